@@ -1,0 +1,110 @@
+package api
+
+// Conversation is a joined room or a direct conversation, as the list at a UI's left shows it.
+type Conversation struct {
+	ID       string `json:"id"`
+	Target   string `json:"target"`
+	Kind     string `json:"kind"` // room, dm
+	Room     string `json:"room,omitempty"`
+	Account  string `json:"account,omitempty"` // dm
+	Topic    string `json:"topic,omitempty"`
+	Access   string `json:"access,omitempty"` // public, password, private
+	Members  int    `json:"members"`
+	Peers    int    `json:"peers"` // connected now
+	Unread   int    `json:"unread"`
+	Mentions int    `json:"mentions"`
+	ReadSeq  uint64 `json:"read_seq"`
+	LastSeq  uint64 `json:"last_seq"`
+	LastAt   Time   `json:"last_at,omitzero"`
+	Gaps     []Gap  `json:"gaps,omitempty"`
+	Muted    bool   `json:"muted,omitempty"`
+	Trust    string `json:"trust,omitempty"` // dm: unverified, verified, changed
+	Request  bool   `json:"request,omitempty"`
+	Policy   string `json:"policy,omitempty"` // what newcomers see, in words
+}
+
+// Gap is a hole that sync has not filled yet.
+type Gap struct {
+	Account string `json:"account"`
+	Nick    string `json:"nick"`
+	Count   int    `json:"count"`
+	After   string `json:"after,omitempty"` // id of the last message before the hole
+}
+
+// JoinRequest names a room or carries an invite link. Joining a joined room is no error.
+type JoinRequest struct {
+	Room     string `json:"room"`
+	Password string `json:"password,omitempty"`
+}
+
+// Member is one account seen in a room.
+type Member struct {
+	Account     string   `json:"account"`
+	Devices     []string `json:"devices"`
+	Nick        string   `json:"nick"`
+	Fingerprint string   `json:"fingerprint"`
+	NickShared  bool     `json:"nick_shared,omitempty"`
+	Petname     string   `json:"petname,omitempty"`
+	Role        string   `json:"role,omitempty"`
+	Own         bool     `json:"own,omitempty"`
+	Online      bool     `json:"online"`
+	Path        string   `json:"path,omitempty"`
+	LastSeen    Time     `json:"last_seen,omitzero"`
+}
+
+// Contact is somebody known by account.
+type Contact struct {
+	Account     string   `json:"account"`
+	Devices     []string `json:"devices"`
+	Petname     string   `json:"petname,omitempty"`
+	Nick        string   `json:"nick"`
+	Fingerprint string   `json:"fingerprint"`
+	State       string   `json:"state"` // contact, request (they ask), asked (we asked), blocked
+	Trust       string   `json:"trust"` // unverified, verified, changed
+	Path        string   `json:"path,omitempty"`
+	LastSeen    Time     `json:"last_seen,omitzero"`
+}
+
+// ContactRequest adds somebody: an account id, or a starling: contact link.
+type ContactRequest struct {
+	Who     string `json:"who"`
+	Petname string `json:"petname,omitempty"`
+}
+
+// Verification is what two people compare.
+type Verification struct {
+	Account      string `json:"account"`
+	Nick         string `json:"nick"`
+	SafetyNumber string `json:"safety_number"` // 60 digits in groups of five
+	QR           string `json:"qr"`            // text for a QR code
+	Trust        string `json:"trust"`
+}
+
+// OutboxEntry is an own message that has not been acknowledged end to end.
+type OutboxEntry struct {
+	ID          string `json:"id"`
+	Target      string `json:"target"`
+	Account     string `json:"account"`
+	State       string `json:"state"`
+	Attempts    int    `json:"attempts"`
+	NextAttempt Time   `json:"next_attempt,omitzero"`
+	CreatedAt   Time   `json:"created_at"`
+	Reason      string `json:"reason,omitempty"`
+}
+
+// Invite is a link that lets somebody in.
+type Invite struct {
+	ID        string `json:"id"`
+	Link      string `json:"link"`
+	Target    string `json:"target,omitempty"`
+	ExpiresAt Time   `json:"expires_at,omitzero"`
+	OneTime   bool   `json:"one_time,omitempty"`
+	Used      bool   `json:"used,omitempty"`
+}
+
+// InviteRequest asks for a link into a room, or, with an empty target, for a contact link.
+type InviteRequest struct {
+	Target   string `json:"target,omitempty"`
+	ExpiryMS int64  `json:"expiry_ms,omitempty"` // 0 is 7 days
+	OneTime  bool   `json:"one_time,omitempty"`
+}
