@@ -5,20 +5,20 @@
 // The server side is node/apiserver. Everything is HTTP under /v1/ on a unix socket:
 //
 //	GET    /v1/me                                 Me
-//	PUT    /v1/me/nick                            {"nick"}            -> Me
+//	PUT    /v1/me/nick                            NickRequest         -> Me
 //	GET    /v1/status                             Status
 //	GET    /v1/peers                              []Peer
-//	POST   /v1/ping                               {"peer"}            -> PingResult
+//	POST   /v1/ping                               PingRequest         -> PingResult
 //	GET    /v1/doctor                             Doctor
 //	POST   /v1/stop
 //	GET    /v1/conversations                      []Conversation
 //	POST   /v1/rooms                              JoinRequest         -> Conversation
 //	DELETE /v1/rooms?target=
 //	GET    /v1/members?target=                    []Member
-//	PUT    /v1/topic                              {"target","topic"}
-//	PUT    /v1/read                               {"target","seq"}    marks read up to seq
-//	PUT    /v1/mute                               {"target","muted"}
-//	POST   /v1/typing                             {"target"}
+//	PUT    /v1/topic                              TopicRequest
+//	PUT    /v1/read                               ReadRequest         marks read up to seq
+//	PUT    /v1/mute                               MuteRequest
+//	POST   /v1/typing                             TargetRequest
 //	POST   /v1/messages                           SendRequest         -> SendResult
 //	POST   /v1/batch?target=                      NDJSON BatchItem    -> NDJSON SendResult
 //	GET    /v1/messages?target=&n=&before=&after=&since=   []Message, oldest first
@@ -27,16 +27,17 @@
 //	GET    /v1/digest?target=                     Digest
 //	GET    /v1/contacts                           []Contact
 //	POST   /v1/contacts                           ContactRequest      -> Contact
-//	PUT    /v1/contacts                           {"who","action","petname"} action: accept reject rename block unblock remove
+//	PUT    /v1/contacts                           ContactChange       action: accept reject rename block unblock remove
 //	GET    /v1/verification?who=                  Verification
-//	PUT    /v1/verification                       {"who","trust"}     -> Contact
+//	PUT    /v1/verification                       TrustRequest        -> Contact
 //	GET    /v1/invites                            []Invite
 //	POST   /v1/invites                            InviteRequest       -> Invite
 //	DELETE /v1/invites?id=
 //	GET    /v1/outbox                             []OutboxEntry
-//	PUT    /v1/outbox                             {"id","action"}     action: cancel retry
-//	GET    /v1/settings?key=  PUT /v1/settings    {"key","value"}     small front-end state: drafts, theme, language
-//	POST   /v1/check                              verifies the store; a report in words
+//	PUT    /v1/outbox                             OutboxChange        action: cancel retry
+//	GET    /v1/settings?key=                      Setting
+//	PUT    /v1/settings                           Setting             small front-end state: drafts, theme, language
+//	POST   /v1/check                              CheckReport         verifies the store
 //	GET    /v1/events?since=                      server-sent events, data is Event, id is the cursor
 //	GET    /v1/openapi.json
 package api

@@ -2,13 +2,14 @@ package api
 
 // Types of [Event].
 const (
+	EventHello        = "hello"        // first on each connection: Cursor is where the stream begins
 	EventMessage      = "message"      // a new message; Message
 	EventUpdate       = "update"       // an existing message changed: edit, redaction, reaction, state; Message
 	EventConversation = "conversation" // unread, topic, members, gaps or a join/leave of ours; Conversation
 	EventContact      = "contact"      // a contact, a request, or a trust change; Contact
 	EventStatus       = "status"       // Status changed in a way worth redrawing
 	EventTyping       = "typing"       // live only, never replayed; Typing
-	EventReset        = "reset"        // the cursor is too old or the reader too slow: reload everything
+	EventReset        = "reset"        // the cursor is too old or unknown, or the reader too slow: reload everything
 )
 
 // Event is one change, in the order in which the node made it. Cursor rises and can be given
