@@ -1,0 +1,143 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p-kad-dht/records"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multihash"
+)
+
+const (
+	// dhtPerCPL and dhtPerTable bound how many servers of one /16 (IPv4) or /32 (IPv6) the routing
+	// table holds, so that one rented network cannot fill it. The values are those that libp2p's
+	// own public DHT uses.
+	dhtPerCPL   = 2
+	dhtPerTable = 3
+	// dhtRefresh is how often the routing table is checked; the library's 10 minutes cost an
+	// idle laptop more than its rooms do.
+	dhtRefresh = 30 * time.Minute
+)
+
+// DHT is this network's own Kademlia table: its protocol id carries the network's name, so it
+// never mixes with the public one. Only provider records are used; values are refused.
+type DHT struct {
+	kad *dht.IpfsDHT
+}
+
+// DHTConfig configures [NewDHT].
+type DHTConfig struct {
+	Network    string          // the network's name
+	Server     bool            // answer others; for relays and public nodes
+	Bootstraps []peer.AddrInfo // asked when the table is empty
+}
+
+// NewDHT starts a table on a host. Close ends it. It makes no connection by itself before the
+// host has one to a server of the same network.
+func NewDHT(ctx context.Context, h host.Host, cfg DHTConfig) (*DHT, error) {
+	mode := dht.ModeClient
+	if cfg.Server {
+		mode = dht.ModeServer
+	}
+	policy := PolicyFor(cfg.Bootstraps)
+	if cfg.Server {
+		// A server's own table is as private as the addresses it is itself reached at.
+		policy = PolicyFor(append([]peer.AddrInfo{{ID: h.ID(), Addrs: h.Addrs()}}, cfg.Bootstraps...))
+	}
+	kad, err := dht.New(
+		ctx, h,
+		dht.ProtocolPrefix(protocol.ID("/starling/"+cfg.Network)),
+		dht.Mode(mode),
+		dht.DisableValues(),
+		dht.BootstrapPeers(cfg.Bootstraps...),
+		dht.RoutingTablePeerDiversityFilter(dht.NewRTPeerDiversityFilter(h, dhtPerCPL, dhtPerTable)),
+		dht.RoutingTableRefreshPeriod(dhtRefresh),
+		dht.ProviderManagerOpts(
+			records.ProvideValidity(provideLife),
+			records.ProviderAddrTTL(provideLife),
+			records.CleanupInterval(provideLife/4),
+		),
+		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return policy.Publish(addrs) }),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("starting the DHT: %w", err)
+	}
+	return &DHT{kad: kad}, nil
+}
+
+// Close ends the table.
+func (d *DHT) Close() error { return d.kad.Close() }
+
+// Ready implements [Rendezvous].
+func (d *DHT) Ready() bool { return d.kad.RoutingTable().Size() > 0 }
+
+// Size returns the number of servers in the routing table.
+func (d *DHT) Size() int { return d.kad.RoutingTable().Size() }
+
+// Provide implements [Rendezvous].
+func (d *DHT) Provide(ctx context.Context, key Key) error {
+	c, err := contentID(key)
+	if err != nil {
+		return err
+	}
+	if err := d.kad.Provide(ctx, c, true); err != nil {
+		return fmt.Errorf("announcing in the DHT: %w", err)
+	}
+	return nil
+}
+
+// Find implements [Rendezvous].
+func (d *DHT) Find(ctx context.Context, key Key, limit int) ([]peer.AddrInfo, error) {
+	c, err := contentID(key)
+	if err != nil {
+		return nil, err
+	}
+	// A count of 0 makes the walk go on until it has asked every close server: with a limit it ends
+	// as soon as this node's own record fills it.
+	found := make(map[peer.ID]int)
+	var out []peer.AddrInfo
+	for info := range d.kad.FindProvidersAsync(ctx, c, 0) {
+		if i, ok := found[info.ID]; ok {
+			out[i].Addrs = append(out[i].Addrs, info.Addrs...)
+			continue
+		}
+		if len(out) < limit {
+			found[info.ID] = len(out)
+			out = append(out, info)
+		}
+	}
+	if err := ctx.Err(); err != nil && len(out) == 0 && !errors.Is(err, context.Canceled) {
+		return nil, fmt.Errorf("looking up in the DHT: %w", err)
+	}
+	return out, nil
+}
+
+// FindPeer implements [Rendezvous].
+func (d *DHT) FindPeer(ctx context.Context, p peer.ID) (peer.AddrInfo, error) {
+	info, err := d.kad.FindPeer(ctx, p)
+	if err != nil {
+		return peer.AddrInfo{}, fmt.Errorf("finding a peer in the DHT: %w", err)
+	}
+	return info, nil
+}
+
+// Refresh fills the routing table again after the network changed.
+func (d *DHT) Refresh() { d.kad.RefreshRoutingTable() }
+
+// contentID wraps a rendezvous key as the content id that the DHT's provider records are about:
+// the key stands in for the SHA-256 of a content that does not exist.
+func contentID(key Key) (cid.Cid, error) {
+	mh, err := multihash.Encode(key[:], multihash.SHA2_256)
+	if err != nil {
+		return cid.Undef, fmt.Errorf("encoding a rendezvous key: %w", err)
+	}
+	return cid.NewCidV1(cid.Raw, mh), nil
+}
