@@ -54,6 +54,7 @@ const (
 	domainFingerprint  = "starling/fingerprint/1"
 	domainConversation = "starling/conversation/1"
 	domainGossip       = "starling/gossip/1"
+	domainDeposit      = "starling/deposit/1"
 )
 
 var zip215 = &voi.Options{Verify: voi.VerifyOptionsZIP_215}

@@ -1,0 +1,151 @@
+package wire
+
+// DMBody is the content of a direct message of one of the kinds that rooms do
+// not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody. For the kinds that
+// rooms share, see DMKind.EventKind, EncodeBody and ParseBody.
+type DMBody interface {
+	// DMKind returns the kind whose content this is.
+	DMKind() DMKind
+	encodeBody(e *encoder)
+	decodeBody(d *decoder)
+	checkBody() error
+}
+
+// RoomSecretBody hands over the secret of one epoch of a private room. It is
+// accepted only if the membership log lists the sender with the right to give
+// it and the log's topic key for the epoch is the one the secret yields.
+//
+// Encoding: {1 room 32, 2 epoch varint, 3 secret 32}.
+type RoomSecretBody struct {
+	Room   RoomID
+	Epoch  uint32
+	Secret RoomSecret
+}
+
+// RecordsBody carries the sender's newest records, each as encoded and signed.
+//
+// Encoding: {1 device list, 2 prekey record}.
+type RecordsBody struct {
+	DeviceList   []byte // may be empty
+	PrekeyRecord []byte // may be empty; serves to start over when a session is lost
+}
+
+// JoinRequestBody redeems an invite with a member.
+//
+// Encoding: {1 invite as InviteLink.Payload}.
+type JoinRequestBody struct{ Invite []byte }
+
+// DMKind implements DMBody.
+func (*RoomSecretBody) DMKind() DMKind { return DMRoomSecret }
+
+// DMKind implements DMBody.
+func (*RecordsBody) DMKind() DMKind { return DMRecords }
+
+// DMKind implements DMBody.
+func (*JoinRequestBody) DMKind() DMKind { return DMJoinRequest }
+
+// EncodeDMBody returns the canonical content for DMContent.Body.
+func EncodeDMBody(b DMBody) ([]byte, error) {
+	if err := b.checkBody(); err != nil {
+		return nil, err
+	}
+	var e encoder
+	b.encodeBody(&e)
+	return e.b, nil
+}
+
+// ParseDMBody decodes DMContent.Body for the kinds of DMBody. Other kinds give
+// ErrUnsupported.
+func ParseDMBody(k DMKind, content []byte) (DMBody, error) {
+	var b DMBody
+	switch k {
+	case DMRoomSecret:
+		b = &RoomSecretBody{}
+	case DMRecords:
+		b = &RecordsBody{}
+	case DMJoinRequest:
+		b = &JoinRequestBody{}
+	default:
+		return nil, unsupportedf("direct message of kind %d", k)
+	}
+	d := newDecoder("direct message body", content, MaxDMBody)
+	for d.next() {
+		b.decodeBody(d)
+	}
+	if d.err == nil {
+		d.check(b.checkBody())
+	}
+	if err := d.finish(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *RoomSecretBody) encodeBody(e *encoder) {
+	e.id(1, b.Room[:])
+	e.uint(2, uint64(b.Epoch))
+	e.id(3, b.Secret[:])
+}
+
+func (b *RoomSecretBody) decodeBody(d *decoder) {
+	switch d.num {
+	case 1:
+		d.id(b.Room[:])
+	case 2:
+		b.Epoch = uint32(d.uint(1<<32 - 1))
+	case 3:
+		d.id(b.Secret[:])
+	default:
+		d.unknown()
+	}
+}
+
+func (b *RoomSecretBody) checkBody() error {
+	if b.Room.IsZero() || b.Secret == (RoomSecret{}) {
+		return invalidf("room secret without a room or secret")
+	}
+	return nil
+}
+
+func (b *RecordsBody) encodeBody(e *encoder) {
+	e.bytes(1, b.DeviceList)
+	e.bytes(2, b.PrekeyRecord)
+}
+
+func (b *RecordsBody) decodeBody(d *decoder) {
+	switch d.num {
+	case 1:
+		b.DeviceList = d.bytes(MaxRecord)
+	case 2:
+		b.PrekeyRecord = d.bytes(MaxRecord)
+	default:
+		d.unknown()
+	}
+}
+
+func (b *RecordsBody) checkBody() error {
+	switch {
+	case len(b.DeviceList)+len(b.PrekeyRecord) == 0:
+		return invalidf("no records")
+	case len(b.DeviceList) > MaxRecord, len(b.PrekeyRecord) > MaxRecord:
+		return invalidf("record over %d bytes", MaxRecord)
+	}
+	return nil
+}
+
+func (b *JoinRequestBody) encodeBody(e *encoder) { e.bytes(1, b.Invite) }
+
+func (b *JoinRequestBody) decodeBody(d *decoder) {
+	if d.num != 1 {
+		d.unknown()
+		return
+	}
+	b.Invite = d.bytes(MaxLink)
+}
+
+func (b *JoinRequestBody) checkBody() error {
+	if len(b.Invite) == 0 || len(b.Invite) > MaxLink {
+		return invalidf("invite of %d bytes, want 1 to %d", len(b.Invite), MaxLink)
+	}
+	return nil
+}
