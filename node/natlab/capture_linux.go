@@ -24,9 +24,10 @@ const (
 	// maxFrame is the longest frame on a veth pair: the kernel passes aggregated TCP
 	// segments as one.
 	maxFrame = 64<<10 + 256
-	// captureQuiet is how long no packet may come before Contains takes the socket as
-	// drained.
-	captureQuiet = 50 * time.Millisecond
+	// captureQuiet is how long no packet may come before the socket counts as drained, and
+	// captureRounds how often that is tried where packets never cease.
+	captureQuiet  = 50 * time.Millisecond
+	captureRounds = 20
 )
 
 // Capture is a recording of the packets of one interface.
@@ -91,10 +92,7 @@ func (c *Capture) read() {
 	buf := make([]byte, maxFrame)
 	for {
 		n, err := c.file.Read(buf)
-		switch {
-		case errors.Is(err, unix.ENETDOWN):
-			continue // the interface went down for a moment, as in MoveTo
-		case err != nil:
+		if err != nil {
 			c.mu.Lock()
 			if !errors.Is(err, os.ErrClosed) {
 				c.err = err
@@ -134,7 +132,8 @@ func (c *Capture) stop() {
 // settle waits until packets already sent have been recorded, and reads how many the
 // kernel had to drop.
 func (c *Capture) settle() {
-	for before := -1; ; {
+	before := -1
+	for range captureRounds {
 		c.mu.Lock()
 		now := len(c.starts)
 		c.mu.Unlock()

@@ -24,7 +24,7 @@ func TestMapping(t *testing.T) {
 	}{{natlab.Cone, true}, {natlab.Symmetric, false}} {
 		t.Run(tc.kind.String(), func(t *testing.T) {
 			lab := natlab.New(t)
-			one, two := lab.Public("one"), lab.Public("two")
+			servers := []*natlab.Host{lab.Public("one"), lab.Public("two"), lab.Public("three")}
 			home := lab.Home("home", tc.kind)
 			a := home.Host("a")
 			if !home.Subnet().Contains(a.Addr()) {
@@ -33,8 +33,8 @@ func TestMapping(t *testing.T) {
 
 			conn := listenUDP(t, a, innerPort)
 			var seen []netip.AddrPort
-			for _, s := range []netip.AddrPort{mirrorUDP(t, one), mirrorUDP(t, two)} {
-				addr, err := askUDP(conn, s, soon)
+			for _, s := range servers {
+				addr, err := askUDP(conn, mirrorUDP(t, s), soon)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -43,8 +43,8 @@ func TestMapping(t *testing.T) {
 			checkMapping(t, "UDP", home, tc.same, seen)
 
 			seen = nil
-			for _, s := range []netip.AddrPort{mirrorTCP(t, one), mirrorTCP(t, two)} {
-				addr, err := askTCP(a, innerPort, s, soon)
+			for _, s := range servers {
+				addr, err := askTCP(a, innerPort, mirrorTCP(t, s), soon)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -57,16 +57,16 @@ func TestMapping(t *testing.T) {
 
 func checkMapping(t *testing.T, what string, home *natlab.Network, same bool, seen []netip.AddrPort) {
 	t.Helper()
+	ports := map[uint16]bool{}
 	for _, s := range seen {
+		ports[s.Port()] = true
 		if s.Addr() != home.WAN() {
 			t.Errorf("%s: seen as %s, want the address %s", what, s, home.WAN())
 		}
-		if !same && s.Port() == innerPort {
-			t.Errorf("%s: the inside port shows outside: %s", what, s)
-		}
 	}
-	if (seen[0] == seen[1]) != same {
-		t.Errorf("%s: two servers saw %v; the same: want %t", what, seen, same)
+	// Two of several random ports may be equal, once in a long while; never all.
+	if (len(ports) == 1) != same {
+		t.Errorf("%s: the servers saw %v; the same everywhere: want %t", what, seen, same)
 	}
 }
 
