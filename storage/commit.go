@@ -1,0 +1,323 @@
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	// groupOps and groupBytes bound what one transaction and one sync carry.
+	groupOps   = 256
+	groupBytes = 1 << 20
+	// requestQueue is how many requests may wait for the committer; beyond it
+	// Commit blocks until its context ends.
+	requestQueue = 512
+	// relaxedDelay is the longest a relaxed batch waits for a sync.
+	relaxedDelay = 4 * time.Millisecond
+)
+
+// request asks the committer to run fn in a transaction.
+type request struct {
+	fn      func(t *tx) error
+	ops     int
+	bytes   int
+	mode    Durability
+	history bool // adds records that others still hold
+	cleanup bool // only removes or reseals: allowed while there is any room
+	alone   bool // reads by scan: no other request in its transaction
+	err     error
+	done    chan struct{} // closed when err is valid; nil in memory
+}
+
+// Commit applies a batch. It returns ErrTooBig, ErrNotFound, ErrNoSpace,
+// ErrClosed and the like with nothing written. When ctx ends first, the
+// outcome is unknown: the batch is applied whole or not at all, and since
+// appends are idempotent it can be committed again from a fresh Batch.
+func (s *Store) Commit(ctx context.Context, b *Batch, d Durability) (Result, error) {
+	if b.err != nil {
+		return Result{}, fmt.Errorf("committing batch: %w", b.err)
+	}
+	if b.spent {
+		return Result{}, errors.New("committing batch: it was committed before")
+	}
+	b.spent = true
+	if len(b.ops) == 0 {
+		return Result{}, s.check(ctx)
+	}
+	res := new(Result)
+	r := &request{ops: len(b.ops), bytes: b.bytes, mode: d, fn: func(t *tx) error { return b.run(t, res) }}
+	if d == Relaxed {
+		for _, o := range b.ops {
+			r.history = r.history || o.history
+		}
+	}
+	if err := s.submit(ctx, r); err != nil {
+		return Result{}, fmt.Errorf("committing batch: %w", err)
+	}
+	return *res, nil
+}
+
+func (b *Batch) run(t *tx, res *Result) error {
+	*res = Result{}
+	for _, o := range b.ops {
+		if err := o.apply(t, res); err != nil {
+			return err
+		}
+	}
+	if b.guarded {
+		return t.guardBatch(b.ops)
+	}
+	return nil
+}
+
+// update runs a maintenance function in a transaction of its own.
+func (s *Store) update(ctx context.Context, d Durability, fn func(t *tx) error) error {
+	return s.submit(ctx, &request{fn: fn, mode: d, ops: groupOps, alone: true, cleanup: true})
+}
+
+// submit hands a request to the committer and waits for the answer.
+func (s *Store) submit(ctx context.Context, r *request) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	if s.requests == nil {
+		s.writeMu.Lock()
+		defer s.writeMu.Unlock()
+		if s.closed.Load() {
+			return ErrClosed
+		}
+		s.commitGroup([]*request{r})
+		return r.err
+	}
+	r.done = make(chan struct{})
+	select {
+	case s.requests <- r:
+	case <-s.quit:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	abandon := ctx.Done()
+	if r.alone {
+		abandon = nil // its function writes to variables of the caller, who must wait
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-abandon:
+		return ctx.Err()
+	case <-s.done:
+		select {
+		case <-r.done:
+			return r.err
+		default:
+			return ErrClosed
+		}
+	}
+}
+
+// commitLoop is the committer: it takes what waits, commits it at once, and
+// lets others gather while the sync runs. It ends after quit is closed and the
+// last sync is done.
+func (s *Store) commitLoop() {
+	defer close(s.done)
+	var held *request // did not fit into the last group
+	unsynced := false
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var due <-chan time.Time
+		if unsynced {
+			due = timer.C
+		}
+		group := make([]*request, 0, 16)
+		if held != nil {
+			group, held = append(group, held), nil
+		} else {
+			select {
+			case r := <-s.requests:
+				group = append(group, r)
+			case <-due:
+				unsynced = false
+				s.syncNow()
+				continue
+			case <-s.quit:
+				s.drain()
+				if unsynced {
+					s.syncNow()
+				}
+				return
+			}
+		}
+		group, held = s.gather(group)
+		if s.commitGroup(group) {
+			if !unsynced {
+				timer.Reset(relaxedDelay)
+			}
+			unsynced = true
+		} else {
+			unsynced = false
+		}
+	}
+}
+
+// drain answers what was queued when the store closed.
+func (s *Store) drain() {
+	for {
+		select {
+		case r := <-s.requests:
+			r.finish(ErrClosed)
+		default:
+			return
+		}
+	}
+}
+
+// gather adds what is waiting to a group, without waiting itself. A request
+// that does not fit is returned to start the next group.
+func (s *Store) gather(group []*request) (full []*request, held *request) {
+	ops, size := group[0].ops, group[0].bytes
+	if group[0].alone {
+		return group, nil
+	}
+	for {
+		select {
+		case r := <-s.requests:
+			if r.alone || ops+r.ops > groupOps || size+r.bytes > groupBytes {
+				return group, r
+			}
+			group, ops, size = append(group, r), ops+r.ops, size+r.bytes
+		default:
+			return group, nil
+		}
+	}
+}
+
+func (r *request) finish(err error) {
+	r.err = err
+	if r.done != nil {
+		close(r.done)
+	}
+}
+
+// commitGroup runs the requests of a group in one transaction and answers
+// them. It returns true if something applied still waits for a sync.
+func (s *Store) commitGroup(group []*request) (unsynced bool) {
+	t := s.begin()
+	durable := false
+	accepted := make([]*request, 0, len(group))
+	for _, r := range group {
+		if err := s.admit(r); err != nil {
+			r.finish(err)
+			continue
+		}
+		m := t.mark()
+		if err := r.fn(t); err != nil {
+			t.rollback(m)
+			r.finish(err)
+			continue
+		}
+		accepted = append(accepted, r)
+		durable = durable || r.mode == Durable
+	}
+	err := s.applyTx(t)
+	t.snap.release()
+	if err == nil {
+		for _, fn := range t.after {
+			fn()
+		}
+		unsynced = !durable && len(accepted) > 0
+	}
+	if err == nil && durable {
+		answerRelaxed(accepted)
+		err = s.syncAll()
+	}
+	for _, r := range accepted {
+		if r.mode == Durable || !durable || err != nil {
+			r.finishOnce(err)
+		}
+	}
+	return unsynced
+}
+
+// answerRelaxed answers the relaxed requests of a group before the sync that
+// its durable ones wait for.
+func answerRelaxed(group []*request) {
+	for _, r := range group {
+		if r.mode == Relaxed {
+			r.finishOnce(nil)
+		}
+	}
+}
+
+// finishOnce is finish for a request that may have been answered already.
+func (r *request) finishOnce(err error) {
+	if r.fn == nil {
+		return
+	}
+	r.fn = nil
+	r.finish(err)
+}
+
+// applyTx seals and applies a transaction with the next commit number.
+func (s *Store) applyTx(t *tx) error {
+	if len(t.pending) == 0 && len(t.guard) == 0 {
+		return nil
+	}
+	if err := s.opts.hook("before-commit"); err != nil {
+		return err
+	}
+	t.put(storeKey(headName), be64(s.seq+1))
+	writes, err := t.writes()
+	if err != nil {
+		return err
+	}
+	if err := s.writeGuard(t); err != nil {
+		return err
+	}
+	if err := s.eng.apply(writes); err != nil {
+		return fmt.Errorf("writing to the database: %w", err)
+	}
+	s.seq++
+	return s.opts.hook("after-commit")
+}
+
+// headName is the key under which the last commit number is stored.
+const headName = "head"
+
+// readHead returns the last commit number in the database.
+func readHead(sl *sealer, snap snapshot) (uint64, error) {
+	b, err := openFrom(sl, snap, storeKey(headName))
+	if err != nil || b == nil {
+		return 0, err
+	}
+	if len(b) != 8 {
+		return 0, fmt.Errorf("commit number of %d bytes: %w", len(b), ErrCorrupt)
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
+
+// syncNow is the delayed sync of relaxed batches.
+func (s *Store) syncNow() {
+	if err := s.syncAll(); err != nil {
+		s.log.Error("delayed sync failed", "error", err)
+	}
+}
+
+// syncAll makes everything applied so far durable. A failed sync cannot be
+// repeated (the kernel drops the dirty pages), so the store stops writing.
+func (s *Store) syncAll() error {
+	err := s.opts.hook("before-sync")
+	if err == nil {
+		err = s.syncFiles()
+	}
+	if err != nil {
+		err = fmt.Errorf("syncing to disk failed, so what was stored last is unknown; stop and start again: %w", err)
+		s.failed.CompareAndSwap(nil, &err)
+		return err
+	}
+	return s.opts.hook("after-sync")
+}
