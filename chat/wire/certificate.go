@@ -63,11 +63,11 @@ func (c *Certificate) Encode() []byte {
 func ParseCertificate(raw []byte) (Certificate, error) {
 	var c Certificate
 	d := newDecoder("certificate", raw, MaxCertificate)
-	version, signed := uint64(0), false
+	signed := false
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			d.id(c.Account[:])
 		case 3:
@@ -80,10 +80,10 @@ func ParseCertificate(raw []byte) (Certificate, error) {
 			d.exact(c.Signature[:])
 			signed = true
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(!c.Account.IsZero() && !c.Device.IsZero() && signed, "account, device or signature")
 	d.check(c.checkFields())
 	return c, d.finish()
@@ -93,7 +93,7 @@ func ParseCertificate(raw []byte) (Certificate, error) {
 // at the dates; see ValidAt.
 func (c *Certificate) Verify() error {
 	if WeakKey(c.Account) || WeakKey(c.Device) {
-		return fmt.Errorf("%w: weak key in a certificate", ErrSignature)
+		return fmt.Errorf("%w on a certificate: weak key", ErrSignature)
 	}
 	if !VerifySignature(DomainCertificate, c.Account, c.signedPart(), c.Signature) {
 		return fmt.Errorf("%w on a certificate", ErrSignature)
@@ -106,31 +106,6 @@ func (c *Certificate) Verify() error {
 // answer is the same at every node and for ever.
 func (c *Certificate) ValidAt(t time.Time) bool {
 	return !t.Before(c.NotBefore) && (c.NotAfter.IsZero() || t.Before(c.NotAfter))
-}
-
-// maxVersion is the highest version number a decoder tells apart from garbage.
-const maxVersion = 255
-
-// version1 ends a message's decoding: a version other than 1 is unsupported.
-func (d *decoder) version1(v uint64) {
-	switch {
-	case d.err != nil:
-	case v == 0:
-		d.fail("no version")
-	case v != 1:
-		d.err = unsupportedf("%s of version %d", d.what, v)
-	}
-}
-
-// version refuses an unknown field, as unsupported if a newer version may have
-// defined it.
-func (d *decoder) version(v uint64) {
-	if v > 1 && d.err == nil {
-		d.err = unsupportedf("%s of version %d", d.what, v)
-		d.b = nil
-		return
-	}
-	d.unknown()
 }
 
 // time reads a fixed64 of Unix milliseconds.

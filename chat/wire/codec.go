@@ -99,6 +99,7 @@ type decoder struct {
 	repeat bool // the field has the same number as the one before
 	start  int  // offset of the current field's tag in whole
 	whole  []byte
+	v1     bool // the version was read and is 1
 	err    error
 }
 
@@ -143,6 +144,19 @@ func (d *decoder) next() bool {
 
 // finish returns the first error.
 func (d *decoder) finish() error { return d.err }
+
+// maxVersion is the highest version number told apart from garbage.
+const maxVersion = 255
+
+// version reads field 1 of a versioned message. A version other than 1 ends the
+// decoding as unsupported, whatever follows.
+func (d *decoder) version() {
+	v := d.uint(maxVersion)
+	if d.err == nil && v != 1 {
+		d.err, d.b = unsupportedf("%s of version %d", d.what, v), nil
+	}
+	d.v1 = d.err == nil
+}
 
 // varint consumes a shortest-form varint.
 func (d *decoder) varint() (uint64, bool) {

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"fmt"
 	"time"
 	"unicode/utf8"
 )
@@ -46,8 +48,6 @@ type DMHello struct {
 	Nick         string // a claim; empty if none
 	Capabilities []string
 	Extensions   Extensions
-
-	version uint64
 }
 
 // DMData carries one sealed direct message.
@@ -111,13 +111,10 @@ func (f *DMHello) encodeFrame(e *encoder) {
 }
 
 func (f *DMHello) decodeFrame(d *decoder) {
+	d.require(d.num == 1 || d.v1, "version")
 	switch d.num {
 	case 1:
-		f.version = d.uint(maxVersion)
-		d.version1(f.version)
-		if d.err != nil {
-			d.b = nil
-		}
+		d.version()
 	case 2:
 		f.Certificate = d.certificate()
 	case 3:
@@ -243,6 +240,8 @@ const (
 	DMJoinRequest DMKind = 68
 	// DMAccept tells a stranger that the contact request was accepted.
 	DMAccept DMKind = 69
+	// DMContact asks a stranger to become a contact.
+	DMContact DMKind = 70
 
 	DMTyping DMKind = 128
 )
@@ -253,7 +252,8 @@ const (
 // Encoding: {1 version varint, 2 message id 16, 3 conversation 32, 4 kind
 // varint, 5 sent at fixed64 (Unix ms), 6 device sequence varint, 7 acks 16
 // (repeated), 8 expires fixed64 (Unix ms), 9 ref 16, 10 body, 11 attachments
-// (repeated), 100..126 extensions, 127 padding of zero bytes}.
+// (repeated), 100..127 extensions}, then padding: one byte 0x80 and as many
+// zero bytes as reach the next bucket.
 type DMContent struct {
 	ID           MsgID
 	Conversation ConversationID
@@ -263,54 +263,40 @@ type DMContent struct {
 	Acks         []MsgID   // messages of the other side that are stored here
 	Expires      time.Time // zero: never
 	Ref          MsgID     // the message this one edits, redacts, reacts or replies to
-	Body         []byte    // see DMBody
+	Body         []byte    // EncodeBody for kinds shared with rooms, else EncodeDMBody
 	Attachments  []Attachment
 	Extensions   Extensions
-	Padding      int // zero bytes in the padding field; EncodePadded chooses
 }
 
-// Encode returns the canonical encoding with c.Padding bytes of padding.
+// Padding of direct messages: an encoded DMContent is dmBucket bytes long, or
+// twice, four times that and so on, the last bucket being MaxDMContent.
+const (
+	dmBucket  = 256 // bytes
+	dmPadding = 0x80
+)
+
+// dmPaddedSize returns the bucket for size bytes and the padding's first byte.
+func dmPaddedSize(size int) int {
+	bucket := dmBucket
+	for bucket < size+1 {
+		bucket *= 2
+	}
+	return min(bucket, MaxDMContent)
+}
+
+// Encode returns the padded encoding, whose length tells only the bucket.
 func (c *DMContent) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encoding a direct message: %w", err)
 	}
 	b := c.encode()
-	if len(b) > MaxDMContent {
-		return nil, invalidf("direct message of %d bytes, at most %d", len(b), MaxDMContent)
+	if len(b)+1 > MaxDMContent {
+		return nil, fmt.Errorf("encoding a direct message: %w", invalidf("%d bytes, at most %d", len(b), MaxDMContent-1))
 	}
-	return b, nil
-}
-
-// dmBucket is the smallest padded size of a direct message's content, in bytes;
-// each following one is twice as large.
-const dmBucket = 256
-
-// EncodePadded encodes with padding up to the next of 256, 512, 1024 ... bytes,
-// the last being MaxDMContent, so that the length tells little. c.Padding is
-// ignored.
-func (c *DMContent) EncodePadded() ([]byte, error) {
-	bare := *c
-	bare.Padding = 0
-	if err := bare.check(); err != nil {
-		return nil, err
-	}
-	size := len(bare.encode())
-	want := dmBucket
-	for want < size {
-		want *= 2
-	}
-	want = min(want, MaxDMContent)
-	// The field costs its tag (2 bytes), its length (1 to 3) and at least one
-	// zero; where that leaves a remainder that no length can fill, the next
-	// smaller padding is one byte short of the bucket.
-	for pad := want - size - 3; pad > 0; pad-- {
-		bare.Padding = pad
-		if b := bare.encode(); len(b) <= want {
-			return b, nil
-		}
-	}
-	bare.Padding = 0
-	return bare.Encode()
+	padded := make([]byte, dmPaddedSize(len(b)))
+	copy(padded, b)
+	padded[len(b)] = dmPadding
+	return padded, nil
 }
 
 func (c *DMContent) encode() []byte {
@@ -331,22 +317,24 @@ func (c *DMContent) encode() []byte {
 		e.bytes(11, c.Attachments[i].encode())
 	}
 	e.raw(c.Extensions)
-	e.bytes(dmPaddingField, make([]byte, c.Padding))
 	return e.b
 }
 
-// dmPaddingField is the last possible field, so that padding ends the message.
-const dmPaddingField = LastExtension
-
-// ParseDMContent reads the content of a direct message.
-func ParseDMContent(raw []byte) (*DMContent, error) {
+// ParseDMContent reads the padded content of a direct message.
+func ParseDMContent(padded []byte) (*DMContent, error) {
+	if len(padded) > MaxDMContent {
+		return nil, invalidf("direct message of %d bytes, at most %d", len(padded), MaxDMContent)
+	}
+	raw := bytes.TrimRight(padded, "\x00")
+	if len(raw) == 0 || raw[len(raw)-1] != dmPadding || len(padded) != dmPaddedSize(len(raw)-1) {
+		return nil, invalidf("direct message of %d bytes without proper padding", len(padded))
+	}
 	c := &DMContent{}
-	version := uint64(0)
-	d := newDecoder("direct message", raw, MaxDMContent)
+	d := newDecoder("direct message", raw[:len(raw)-1], MaxDMContent)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			d.id(c.ID[:])
 		case 3:
@@ -367,19 +355,11 @@ func ParseDMContent(raw []byte) (*DMContent, error) {
 			c.Body = d.bytes(MaxDMBody)
 		case 11:
 			c.Attachments = d.attachment(c.Attachments)
-		case dmPaddingField:
-			pad := d.bytes(MaxDMContent)
-			d.require(allZero(pad), "zero padding")
-			c.Padding = len(pad)
 		default:
-			if version > 1 {
-				d.version(version)
-			} else {
-				d.extension(&c.Extensions)
-			}
+			d.extension(&c.Extensions)
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	if d.err == nil {
 		d.check(c.check())
 	}
@@ -403,39 +383,16 @@ func (c *DMContent) check() error {
 		return invalidf("no device sequence number")
 	case len(c.Body) > MaxDMBody:
 		return invalidf("body of %d bytes, at most %d", len(c.Body), MaxDMBody)
-	case len(c.Attachments) > MaxAttachments:
-		return invalidf("%d attachments, at most %d", len(c.Attachments), MaxAttachments)
-	case c.Padding < 0 || c.Padding > MaxDMContent:
-		return invalidf("padding of %d bytes", c.Padding)
 	case c.Kind >= DMEdit && c.Kind <= DMReact && c.Ref.IsZero():
 		return invalidf("direct message without the message it is about")
 	}
-	for _, a := range c.Attachments {
-		if a.Size == 0 || a.Size > MaxAttachmentSize {
-			return invalidf("attachment of %d bytes", a.Size)
-		}
+	if err := checkAttachments(c.Attachments); err != nil {
+		return err
 	}
 	if err := checkMsgIDs(c.Acks); err != nil {
 		return err
 	}
-	return checkDMExtensions(c.Extensions)
-}
-
-// checkDMExtensions leaves out the number that padding has taken.
-func checkDMExtensions(ext Extensions) error {
-	if len(ext) == 0 {
-		return nil
-	}
-	d := newDecoder("extensions", ext, MaxExtensions)
-	var kept Extensions
-	for d.next() {
-		if d.num == dmPaddingField {
-			d.unknown()
-			continue
-		}
-		d.extension(&kept)
-	}
-	return d.finish()
+	return checkExtensions(c.Extensions)
 }
 
 // EventKind returns the room kind whose body the direct kind shares, or false.

@@ -1,7 +1,7 @@
 package wire
 
 // DMBody is the content of a direct message of one of the kinds that rooms do
-// not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody. For the kinds that
+// not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody, *ContactBody. For the kinds that
 // rooms share, see DMKind.EventKind, EncodeBody and ParseBody.
 type DMBody interface {
 	// DMKind returns the kind whose content this is.
@@ -35,6 +35,19 @@ type RecordsBody struct {
 // Encoding: {1 invite as InviteLink.Payload}.
 type JoinRequestBody struct{ Invite []byte }
 
+// ContactBody asks a stranger to become a contact; it is the first message to
+// them.
+//
+// Encoding: {1 nick, 2 token 16, 3 text}.
+type ContactBody struct {
+	Nick  string      // a claim; may be empty
+	Token InviteToken // of their ContactLink; zero if none
+	Text  string      // what the request says, at most MaxAbout bytes
+}
+
+// DMKind implements DMBody.
+func (*ContactBody) DMKind() DMKind { return DMContact }
+
 // DMKind implements DMBody.
 func (*RoomSecretBody) DMKind() DMKind { return DMRoomSecret }
 
@@ -65,6 +78,8 @@ func ParseDMBody(k DMKind, content []byte) (DMBody, error) {
 		b = &RecordsBody{}
 	case DMJoinRequest:
 		b = &JoinRequestBody{}
+	case DMContact:
+		b = &ContactBody{}
 	default:
 		return nil, unsupportedf("direct message of kind %d", k)
 	}
@@ -148,4 +163,32 @@ func (b *JoinRequestBody) checkBody() error {
 		return invalidf("invite of %d bytes, want 1 to %d", len(b.Invite), MaxLink)
 	}
 	return nil
+}
+
+func (b *ContactBody) encodeBody(e *encoder) {
+	e.string(1, b.Nick)
+	e.id(2, b.Token[:])
+	e.string(3, b.Text)
+}
+
+func (b *ContactBody) decodeBody(d *decoder) {
+	switch d.num {
+	case 1:
+		b.Nick = d.string(MaxNick)
+	case 2:
+		d.id(b.Token[:])
+	case 3:
+		b.Text = d.string(MaxAbout)
+	default:
+		d.unknown()
+	}
+}
+
+func (b *ContactBody) checkBody() error {
+	if b.Nick != "" {
+		if err := CheckNick(b.Nick); err != nil {
+			return err
+		}
+	}
+	return checkText("request", b.Text, MaxAbout)
 }

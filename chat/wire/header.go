@@ -86,11 +86,11 @@ func (h *Header) encode() []byte {
 func parseHeader(raw []byte) (Header, error) {
 	var h Header
 	d := newDecoder("header", raw, MaxHeader)
-	version, hashed := uint64(0), false
+	hashed := false
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			h.Kind = Kind(d.uint(255))
 		case 3:
@@ -119,14 +119,10 @@ func parseHeader(raw []byte) (Header, error) {
 		case 14:
 			h.Attachments = d.attachment(h.Attachments)
 		default:
-			if version > 1 {
-				d.version(version)
-			} else {
-				d.extension(&h.Extensions)
-			}
+			d.extension(&h.Extensions)
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(hashed, "body hash")
 	if d.err == nil {
 		d.check(h.check())
@@ -155,18 +151,14 @@ func (h *Header) check() error {
 		return invalidf("body of %d bytes, want %d to %d", h.BodyLength, BodySaltSize, MaxBody)
 	case len(h.Parents) > MaxParents:
 		return invalidf("%d parents, at most %d", len(h.Parents), MaxParents)
-	case len(h.Attachments) > MaxAttachments:
-		return invalidf("%d attachments, at most %d", len(h.Attachments), MaxAttachments)
 	}
 	for i := range h.Parents {
 		if h.Parents[i].IsZero() || i > 0 && bytes.Compare(h.Parents[i-1][:], h.Parents[i][:]) >= 0 {
 			return invalidf("parents not ascending")
 		}
 	}
-	for _, a := range h.Attachments {
-		if a.Size == 0 || a.Size > MaxAttachmentSize {
-			return invalidf("attachment of %d bytes", a.Size)
-		}
+	if err := checkAttachments(h.Attachments); err != nil {
+		return err
 	}
 	if err := checkExtensions(h.Extensions); err != nil {
 		return err
@@ -179,6 +171,18 @@ func (a *Attachment) encode() []byte {
 	e.bytes(1, a.Hash[:])
 	e.uint(2, a.Size)
 	return e.b
+}
+
+func checkAttachments(list []Attachment) error {
+	if len(list) > MaxAttachments {
+		return invalidf("%d attachments, at most %d", len(list), MaxAttachments)
+	}
+	for _, a := range list {
+		if a.Size == 0 || a.Size > MaxAttachmentSize {
+			return invalidf("attachment of %d bytes", a.Size)
+		}
+	}
+	return nil
 }
 
 func (d *decoder) attachment(list []Attachment) []Attachment {

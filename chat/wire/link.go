@@ -66,11 +66,15 @@ func ParseLink(text string) (Link, error) {
 
 // ContactLink says who somebody is and where to reach them.
 //
-// Encoding: {1 version varint, 2 certificate, 3 nick, 4 addresses (repeated)}.
+// Encoding: {1 version varint, 2 certificate, 3 nick, 4 addresses (repeated),
+// 5 token 16}.
 type ContactLink struct {
 	Certificate Certificate
 	Nick        string // a claim; may be empty
 	Addresses   []string
+	// Token lets its bearer, once, past the bounds on strangers; zero if the
+	// link is public. See ContactBody.
+	Token InviteToken
 }
 
 // RoomLink names a public room.
@@ -110,6 +114,7 @@ func (l *ContactLink) Text() (string, error) {
 	for _, a := range l.Addresses {
 		e.string(4, a)
 	}
+	e.id(5, l.Token[:])
 	return payloadText("contact", e.b)
 }
 
@@ -130,23 +135,27 @@ func (l *ContactLink) Verify() error { return l.Certificate.Verify() }
 
 func parseContactLink(raw []byte) (Link, error) {
 	l := &ContactLink{}
-	version := uint64(0)
 	d := newDecoder("contact link", raw, MaxLink)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			l.Certificate = d.certificate()
 		case 3:
 			l.Nick = d.string(MaxNick)
 		case 4:
 			l.Addresses = append(l.Addresses, string(d.item(MaxAddress, len(l.Addresses), MaxLinkAddresses)))
+		case 5:
+			d.id(l.Token[:])
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
+	if d.err == nil {
+		d.check(l.check())
+	}
 	return l, d.finish()
 }
 
@@ -231,12 +240,12 @@ func (l *InviteLink) check() error {
 // ParseInvite reads the encoding that Payload returns.
 func ParseInvite(raw []byte) (*InviteLink, error) {
 	l := &InviteLink{}
-	version, signed := uint64(0), false
+	signed := false
 	d := newDecoder("invite", raw, MaxLink)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			d.id(l.Room[:])
 		case 3:
@@ -253,10 +262,10 @@ func ParseInvite(raw []byte) (*InviteLink, error) {
 			d.exact(l.Signature[:])
 			signed = true
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(signed, "signature")
 	if d.err == nil {
 		d.check(l.check())

@@ -94,12 +94,11 @@ func (l *DeviceList) Sign(account ed25519.PrivateKey) ([]byte, error) {
 // ParseDeviceList reads a list without verifying signatures.
 func ParseDeviceList(raw []byte) (*DeviceList, error) {
 	l := &DeviceList{}
-	version := uint64(0)
 	d := newDecoder("device list", raw, MaxRecord)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			d.id(l.Account[:])
 		case 3:
@@ -120,10 +119,10 @@ func ParseDeviceList(raw []byte) (*DeviceList, error) {
 		case recordSignature:
 			l.signed = d.recordSignature(&l.Signature)
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(l.signed != nil, "signature")
 	if d.err == nil {
 		d.check(l.check())
@@ -223,12 +222,11 @@ func (r *PrekeyRecord) Sign(device ed25519.PrivateKey) ([]byte, error) {
 // ParsePrekeyRecord reads a record without verifying signatures.
 func ParsePrekeyRecord(raw []byte) (*PrekeyRecord, error) {
 	r := &PrekeyRecord{}
-	version := uint64(0)
 	d := newDecoder("prekey record", raw, MaxRecord)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			r.Certificate = d.certificate()
 		case 3:
@@ -252,10 +250,10 @@ func ParsePrekeyRecord(raw []byte) (*PrekeyRecord, error) {
 		case recordSignature:
 			r.signed = d.recordSignature(&r.Signature)
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(r.signed != nil, "signature")
 	if d.err == nil {
 		d.check(r.check())

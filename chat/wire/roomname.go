@@ -12,7 +12,7 @@ import (
 // CanonicalRoomName returns the one form of a public room's name that its
 // secret is made of: NFKC, case folded, one leading '#' dropped. What remains
 // must be 1 to MaxRoomName runes: letters, combining marks (not first), decimal
-// digits, '-', '_' and '.'. The result is its own canonical form. The error says
+// digits, '-', '_' and '.', among them a letter or digit. The result is its own canonical form. The error says
 // what is wrong.
 func CanonicalRoomName(name string) (string, error) {
 	switch {
@@ -27,6 +27,9 @@ func CanonicalRoomName(name string) (string, error) {
 	}
 	if n := utf8.RuneCountInString(s); n > MaxRoomName {
 		return "", invalidf("room name has %d characters: use at most %d", n, MaxRoomName)
+	}
+	if !strings.ContainsFunc(s, func(r rune) bool { return unicode.IsLetter(r) || unicode.Is(unicode.Nd, r) }) {
+		return "", invalidf("room name %q has neither letter nor digit: give at least one, like #lobby", clip(name))
 	}
 	for i, r := range s {
 		switch {

@@ -20,7 +20,7 @@ const (
 // ErrOpen is returned when a sealed event does not open under the room's keys,
 // or opens to something that no honest member seals. It matches ErrInvalid. The
 // event stays in the set, since members alone can see this; it is not shown.
-var ErrOpen = fmt.Errorf("%w sealed event", ErrInvalid)
+var ErrOpen = invalidf("sealed event does not open")
 
 // Sealed is what travels, is stored and is synced: an event encrypted under a
 // room's keys and signed by its topic key, so that anybody can check it and
@@ -206,13 +206,13 @@ func (s *Sealed) encode() []byte {
 // parseSealed reads the form and computes the id.
 func parseSealed(topic TopicKey, raw []byte) (*Sealed, error) {
 	s := &Sealed{Topic: topic, raw: raw}
-	var version, flags uint64
+	var flags uint64
 	var nonce, hashed, signed bool
 	d := newDecoder("sealed event", raw, MaxSealed)
 	for d.next() {
 		switch d.num {
 		case 1:
-			version = d.uint(maxVersion)
+			d.version()
 		case 2:
 			flags = d.uint(255)
 		case 3:
@@ -231,10 +231,10 @@ func parseSealed(topic TopicKey, raw []byte) (*Sealed, error) {
 			d.exact(s.Signature[:])
 			signed = true
 		default:
-			d.version(version)
+			d.unknown()
 		}
 	}
-	d.version1(version)
+	d.require(d.v1, "version")
 	d.require(s.HLC != 0 && nonce && signed, "clock, nonce or signature")
 	d.require(len(s.Head) > tagSize, "head")
 	d.require((s.Body != nil) != hashed, "body or hash of it, or both")

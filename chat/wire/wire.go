@@ -30,15 +30,25 @@ var (
 	ErrUnsupported = errors.New("needs a newer version of starling")
 	// ErrSignature marks a signature that does not hold; errors with it also
 	// match ErrInvalid.
-	ErrSignature = fmt.Errorf("%w signature", ErrInvalid)
+	ErrSignature = invalidf("signature does not hold")
 )
+
+// verdict is an error with a message of its own that also matches one of the
+// sentinels above, so that what a person reads does not begin with "invalid".
+type verdict struct {
+	class error
+	cause error
+}
+
+func (v *verdict) Error() string   { return v.cause.Error() }
+func (v *verdict) Unwrap() []error { return []error{v.class, v.cause} }
 
 // invalidf returns an error that matches ErrInvalid.
 func invalidf(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
+	return &verdict{class: ErrInvalid, cause: fmt.Errorf(format, args...)}
 }
 
 // unsupportedf returns an error that matches ErrUnsupported.
 func unsupportedf(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrUnsupported, fmt.Errorf(format, args...))
+	return &verdict{class: ErrUnsupported, cause: fmt.Errorf(format+": %w", append(args, ErrUnsupported)...)}
 }
