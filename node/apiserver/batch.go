@@ -1,0 +1,154 @@
+package apiserver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/node/api"
+)
+
+// pending is one line of a batch on its way to its answer.
+type pending struct {
+	clientID string
+	waiting  *chat.Submission // nil when the line was refused
+	err      error
+}
+
+// serveBatch reads lines and answers them at the same time: a reader submits up to BatchAhead
+// messages, in order, and this goroutine waits for each and writes its answer.
+func (s *Server) serveBatch(w http.ResponseWriter, r *http.Request) {
+	leave, ok := s.enter(w)
+	if !ok {
+		return
+	}
+	defer leave()
+	query := r.URL.Query()
+	svc, target, err := s.resolved(query.Get("target"))
+	if err != nil {
+		writeError(w, s.explain("batch", err))
+		return
+	}
+	ctx, cancel := s.untilClosing(r.Context())
+	defer cancel()
+	rc := http.NewResponseController(w)
+	if err := rc.EnableFullDuplex(); err != nil {
+		writeError(w, s.explain("batch", fmt.Errorf("reading and writing at once: %w", err)))
+		return
+	}
+	w.Header().Set("Content-Type", typeNDJSON)
+	w.WriteHeader(http.StatusOK)
+	_ = rc.Flush() // so that the client sees that its target exists; a broken connection shows below
+
+	queue := make(chan pending, s.cfg.Limits.BatchAhead)
+	// This goroutine ends with the body, or when ctx ends and cuts the body short; the loop
+	// below goes on until it has.
+	go func() {
+		defer close(queue)
+		s.submitLines(ctx, svc, target, r.Body, queue)
+	}()
+	unblock := context.AfterFunc(ctx, func() { _ = rc.SetReadDeadline(time.Now()) })
+	defer unblock()
+
+	out := bufio.NewWriter(w)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	broken := false
+	for p := range queue {
+		result := s.settle(ctx, p)
+		if broken {
+			continue
+		}
+		err := enc.Encode(result)
+		if err == nil && len(queue) == 0 {
+			_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.Limits.Write))
+			if err = out.Flush(); err == nil {
+				err = rc.Flush()
+			}
+		}
+		if err != nil {
+			broken = true // the caller is gone; what was submitted stands
+			cancel()
+		}
+	}
+}
+
+// submitLines turns each line into a submission or a refusal, until the end of body or of ctx.
+func (s *Server) submitLines(ctx context.Context, svc *chat.Service, target chat.Target, body io.Reader, queue chan<- pending) {
+	in := bufio.NewReaderSize(body, s.cfg.Limits.BatchLine)
+	for {
+		line, err := readLine(in)
+		if len(line) == 0 && err != nil && !errors.Is(err, errLongLine) {
+			return
+		}
+		p := pending{err: err}
+		if !errors.Is(err, errLongLine) {
+			if len(bytes.TrimSpace(line)) == 0 {
+				continue
+			}
+			p = submitLine(ctx, svc, target, line)
+		}
+		select {
+		case queue <- p:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func submitLine(ctx context.Context, svc *chat.Service, target chat.Target, line []byte) pending {
+	if !utf8.Valid(line) {
+		return pending{err: chat.ErrInvalidUTF8}
+	}
+	var item api.BatchItem
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&item); err != nil || dec.More() {
+		return pending{clientID: item.ClientID, err: &api.Error{
+			Code:    api.CodeBadRequest,
+			Message: "the line is not one JSON object with client_id and text",
+			Hint:    `write {"client_id":"1","text":"hello"}, one a line`,
+		}}
+	}
+	waiting, err := svc.Submit(ctx, chat.SendRequest{Target: target, Text: item.Text, ClientID: item.ClientID})
+	return pending{clientID: item.ClientID, waiting: waiting, err: err}
+}
+
+// settle waits until a message is durable or refused.
+func (s *Server) settle(ctx context.Context, p pending) api.SendResult {
+	result := api.SendResult{ClientID: p.clientID}
+	err := p.err
+	var m chat.Message
+	if err == nil {
+		m, err = p.waiting.Wait(ctx)
+	}
+	if err != nil {
+		result.State, result.Error = api.StateFailed, s.explain("batch", err)
+		return result
+	}
+	result.ID, result.State = m.ID.String(), string(m.State)
+	return result
+}
+
+var errLongLine = fmt.Errorf("the line is longer than a message can be: %w", chat.ErrTooLarge)
+
+// readLine gives the next line without its end; the slice is good until the next call. A line longer
+// than the reader's buffer is skipped and gives errLongLine. A last line without an end counts.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return bytes.TrimRight(line, "\r\n"), err
+	}
+	for errors.Is(err, bufio.ErrBufferFull) {
+		_, err = in.ReadSlice('\n')
+	}
+	return nil, errLongLine
+}

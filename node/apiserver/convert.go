@@ -1,0 +1,168 @@
+package apiserver
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/node/api"
+)
+
+// This file translates what the chat service shows into the shapes of the API, field by field.
+
+// text gives "" for an id that is unset, instead of the text of the zero key.
+func text[T interface {
+	comparable
+	String() string
+}](id T) string {
+	var zero T
+	if id == zero {
+		return ""
+	}
+	return id.String()
+}
+
+func texts[T interface {
+	comparable
+	String() string
+}](ids []T) []string {
+	return list(ids, text[T])
+}
+
+// list converts a slice; nil becomes an empty list, so that JSON never says null.
+func list[A, B any](in []A, convert func(A) B) []B {
+	out := make([]B, len(in))
+	for i, v := range in {
+		out[i] = convert(v)
+	}
+	return out
+}
+
+func stamp(t time.Time) api.Time { return api.Time{Time: t} }
+
+func message(m chat.Message) api.Message {
+	return api.Message{
+		Schema: api.Schema, ID: m.ID.String(), ClientID: m.ClientID,
+		Target: m.Target, Conversation: conversationID(m.Conversation, m.Room == "", m.Account), Room: m.Room,
+		Account: text(m.Account), Device: text(m.Device),
+		Nick: m.Nick, Fingerprint: m.Fingerprint, NickShared: m.NickShared,
+		Own: m.Own, Kind: m.Kind, Text: m.Text,
+		ReplyTo: m.ReplyTo.String(), Edited: m.Edited, Redacted: m.Redacted, Mention: m.Mention,
+		Reactions: reactions(m.Reactions),
+		SentAt:    stamp(m.SentAt), ReceivedAt: stamp(m.ReceivedAt), Seq: m.Seq,
+		State: string(m.State), Reason: m.Reason, Path: string(m.Path), BackDated: m.BackDated,
+	}
+}
+
+// conversationID writes a conversation's id as [chat.Conversation.IDString] does: an account's text
+// for a direct one. account lends its type.
+func conversationID[A interface {
+	~[32]byte
+	String() string
+}](id chat.ConversationID, direct bool, account A) string {
+	if direct {
+		account = A(id)
+		return account.String()
+	}
+	return id.String()
+}
+
+func reactions(in []chat.Reaction) []api.Reaction {
+	if len(in) == 0 {
+		return nil
+	}
+	return list(in, func(r chat.Reaction) api.Reaction {
+		return api.Reaction{Text: r.Text, Nicks: r.Nicks, Own: r.Own}
+	})
+}
+
+func conversation(c chat.Conversation) api.Conversation {
+	out := api.Conversation{
+		ID: c.IDString(), Target: c.Target, Kind: c.Kind, Room: c.Room, Account: text(c.Account),
+		Topic: c.Topic, Access: c.Access, Members: c.Members, Peers: c.Peers,
+		Unread: c.Unread, Mentions: c.Mentions, ReadSeq: c.ReadSeq, LastSeq: c.LastSeq, LastAt: stamp(c.LastAt),
+		Muted: c.Muted, Trust: string(c.Trust), Request: c.Request, Policy: c.Policy,
+	}
+	for _, g := range c.Gaps {
+		out.Gaps = append(out.Gaps, api.Gap{Account: text(g.Account), Nick: g.Nick, Count: g.Count, After: g.After.String()})
+	}
+	return out
+}
+
+func member(m chat.Member) api.Member {
+	return api.Member{
+		Account: text(m.Account), Devices: texts(m.Devices),
+		Nick: m.Nick, Fingerprint: m.Fingerprint, NickShared: m.NickShared, Petname: m.Petname,
+		Role: m.Role, Own: m.Own, Online: m.Online, Path: string(m.Path), LastSeen: stamp(m.LastSeen),
+	}
+}
+
+func contact(c chat.Contact) api.Contact {
+	return api.Contact{
+		Account: text(c.Account), Devices: texts(c.Devices), Petname: c.Petname,
+		Nick: c.Nick, Fingerprint: c.Fingerprint, State: string(c.State), Trust: string(c.Trust),
+		Path: string(c.Path), LastSeen: stamp(c.LastSeen),
+	}
+}
+
+func verification(v chat.Verification) api.Verification {
+	return api.Verification{Account: text(v.Account), Nick: v.Nick, SafetyNumber: v.SafetyNumber, QR: v.QR, Trust: string(v.Trust)}
+}
+
+func outboxEntry(e chat.OutboxEntry) api.OutboxEntry {
+	return api.OutboxEntry{
+		ID: e.ID.String(), Target: e.Target, Account: text(e.Account), State: string(e.State),
+		Attempts: e.Attempts, NextAttempt: stamp(e.NextAttempt), CreatedAt: stamp(e.CreatedAt), Reason: e.Reason,
+	}
+}
+
+func invite(i chat.Invite) api.Invite {
+	return api.Invite{ID: i.ID, Link: i.Link, Target: i.Target, ExpiresAt: stamp(i.ExpiresAt), OneTime: i.OneTime, Used: i.Used}
+}
+
+func digest(d chat.Digest) api.Digest {
+	return api.Digest{Count: d.Count, SHA256: hex.EncodeToString(d.SHA256[:]), Gaps: d.Gaps}
+}
+
+func me(m chat.Me) api.Me {
+	addrs := m.Addrs
+	if addrs == nil {
+		addrs = []string{}
+	}
+	return api.Me{
+		Account: text(m.Account), Device: text(m.Device), PeerID: text(m.Device),
+		Nick: m.Nick, Fingerprint: m.Fingerprint, Link: m.Link, Addrs: addrs,
+	}
+}
+
+// event translates one change; what it carries depends on its type.
+func event(ev chat.Event) api.Event {
+	out := api.Event{Cursor: ev.Cursor, Type: ev.Type}
+	if ev.Message != nil {
+		m := message(*ev.Message)
+		out.Message = &m
+	}
+	if ev.Conversation != nil {
+		c := conversation(*ev.Conversation)
+		out.Conversation = &c
+	}
+	if ev.Contact != nil {
+		c := contact(*ev.Contact)
+		out.Contact = &c
+	}
+	if ev.Typing != nil {
+		t := ev.Typing
+		direct := [32]byte(t.Account) == [32]byte(t.Conversation) // of the two in it, only the other is heard
+		out.Typing = &api.Typing{Conversation: conversationID(t.Conversation, direct, t.Account), Account: text(t.Account), Nick: t.Nick}
+	}
+	return out
+}
+
+// overlay adds to the node's status what the chat service knows.
+func overlay(st *api.Status, svc *chat.Service) {
+	me, stats := svc.Me(), svc.Stats()
+	st.Account, st.Nick = text(me.Account), me.Nick
+	st.Rooms, st.Outbox, st.Gaps, st.Unread = stats.Rooms, stats.Outbox, stats.Gaps, stats.Unread
+	st.Storage = api.Storage{State: stats.StorageState, FreeBytes: stats.FreeBytes, Messages: stats.Messages, Bytes: stats.Bytes}
+	st.ClockSkewMS = stats.Skew.Milliseconds()
+}
