@@ -121,31 +121,26 @@ func (lab *Lab) close() {
 }
 
 // namespace makes a namespace that ends with the lab. The caller holds lab.mu.
-func (lab *Lab) namespace(name string) *namespace {
-	lab.tb.Helper()
+func (lab *Lab) namespace(name string) (*namespace, error) {
 	ns, err := newNamespace(name)
-	if err != nil {
-		lab.tb.Fatalf("natlab: %s: %v", name, err)
+	if err == nil {
+		lab.namespaces = append(lab.namespaces, ns)
 	}
-	lab.namespaces = append(lab.namespaces, ns)
-	return ns
+	return ns, err
 }
 
 // cable connects a new interface to the switch of a network. The caller holds lab.mu.
-func (lab *Lab) cable(ns *namespace, dev string, to *Network) *link {
-	lab.tb.Helper()
+func (lab *Lab) cable(ns *namespace, dev string, to *Network) (*link, error) {
 	lab.cables++
 	l, err := newLink(end{ns, dev}, end{to.ns, fmt.Sprintf("p%d", lab.cables)})
-	if err == nil {
-		err = l.plug()
-	}
 	if err != nil {
-		lab.tb.Fatalf("natlab: %v", err)
+		return nil, err
 	}
-	return l
+	return l, l.plug()
 }
 
-// change runs fn under the lab's lock and ends the test if it fails.
+// change runs fn under the lab's lock and ends the test if it fails; fn must not end it
+// itself, as the lock would stay.
 func (lab *Lab) change(what string, fn func() error) {
 	lab.tb.Helper()
 	lab.mu.Lock()

@@ -6,10 +6,16 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+)
+
+const (
+	settleLimit = 5 * time.Second // the kernel takes up to one
+	settlePoll  = time.Millisecond
 )
 
 // mtu of every interface in the lab, in bytes: Ethernet's.
@@ -86,9 +92,10 @@ func (l *link) plug() error {
 }
 
 // address replaces the near end's addresses by addr with the length of subnet, and the
-// default route by one through gateway; an invalid gateway means no route.
+// default route by one through gateway; an invalid gateway means no route. The cable can
+// be used when it returns.
 func (l *link) address(addr netip.Addr, subnet netip.Prefix, gateway netip.Addr) error {
-	return l.near.configure(func(h *netlink.Handle, dev netlink.Link) error {
+	err := l.near.configure(func(h *netlink.Handle, dev netlink.Link) error {
 		old, err := h.AddrList(dev, netlink.FAMILY_V4)
 		if err != nil {
 			return fmt.Errorf("listing addresses: %w", err)
@@ -113,6 +120,30 @@ func (l *link) address(addr netip.Addr, subnet netip.Prefix, gateway netip.Addr)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return l.settle()
+}
+
+// settle waits until the kernel has noticed that both ends are up, which it does in the
+// background. Before, a switch drops what comes from the port, and a lost address
+// resolution costs a second.
+func (l *link) settle() error {
+	for deadline := time.Now().Add(settleLimit); ; {
+		var state netlink.LinkOperState
+		err := l.far.configure(func(_ *netlink.Handle, port netlink.Link) error {
+			state = port.Attrs().OperState
+			return nil
+		})
+		if err != nil || state == netlink.OperUp {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("port %s of %s stays %s", l.far.dev, l.far.ns.name, state)
+		}
+		<-time.After(settlePoll)
+	}
 }
 
 // move pulls the far end out of its switch and plugs it into that of another namespace,

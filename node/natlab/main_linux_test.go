@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ const childLife = 25 * time.Second
 
 func TestMain(m *testing.M) {
 	roles := map[string]func(context.Context) error{
-		"idle": idle, "victim": victim, "relay": relayNode, "peer": peerNode, "lan": lanNode,
+		"idle": idle, "victim": victim, "nobody": nobody, "relay": relayNode, "peer": peerNode, "lan": lanNode,
 	}
 	name := os.Getenv(childEnv)
 	if name == "" {
@@ -83,6 +84,23 @@ func start(t *testing.T, h *natlab.Host, role string, env ...string) *running {
 	return &running{Cmd: cmd, in: in, out: json.NewDecoder(out)}
 }
 
+// report is what a child says.
+type report struct {
+	Addr    string // where it can be reached, when it can
+	Direct  string // the other side's address, once a direct connection answered a ping
+	Refused string // why it gets no lab
+}
+
+// hear waits for the next report of a child.
+func hear(t *testing.T, who string, c *running) report {
+	t.Helper()
+	var r report
+	if err := c.out.Decode(&r); err != nil {
+		t.Fatalf("%s said nothing more: %v", who, err)
+	}
+	return r
+}
+
 // presence says where a process is.
 type presence struct {
 	PID       int
@@ -108,13 +126,34 @@ func idle(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// outsideTB stands in for a test in a process that is not one.
+// outsideTB stands in for a test where there is none, or where it must not end: Skip and
+// Fatalf panic with their text.
 type outsideTB struct{ testing.TB }
 
 func (outsideTB) Helper()                   {}
 func (outsideTB) Cleanup(func())            {}
 func (outsideTB) Skip(args ...any)          { panic(fmt.Sprint(args...)) }
 func (outsideTB) Fatalf(f string, a ...any) { panic(fmt.Sprintf(f, a...)) }
+
+// nobody gives up root and says why it gets no lab.
+func nobody(context.Context) error {
+	const uid = 65534 // the user that owns nothing
+	if err := syscall.Setuid(uid); err != nil {
+		return err
+	}
+	return say(report{Refused: panicOf(func() { natlab.Require(outsideTB{}) })})
+}
+
+// panicOf returns the text of fn's panic, or "".
+func panicOf(fn func()) (text string) {
+	defer func() {
+		if r := recover(); r != nil {
+			text = fmt.Sprint(r)
+		}
+	}()
+	fn()
+	return ""
+}
 
 // victim builds a lab with a process in it and waits to be killed, so that nothing is
 // torn down.

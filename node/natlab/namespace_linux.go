@@ -76,6 +76,8 @@ func (ns *namespace) prepare() error {
 		"net/ipv4/conf/all/rp_filter":     "0",
 		"net/ipv4/conf/default/rp_filter": "0",
 		"net/ipv4/ip_forward":             "0",
+		// Neighbours learn of a new address at once, as from a DHCP client.
+		"net/ipv4/conf/default/arp_notify": "1",
 		// Link-local IPv6 would slip past partitions, which are rules about IPv4.
 		"net/ipv6/conf/default/disable_ipv6": "1",
 		// Otherwise frames between two ports of a bridge meet the router's rules.

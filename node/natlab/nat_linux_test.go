@@ -148,14 +148,10 @@ func TestPunchUDP(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			limit := silence
-			if tc.want {
-				limit = soon
-			}
 			var wg sync.WaitGroup
 			var got [2]bool
 			for i := range conns {
-				wg.Go(func() { got[i] = punchUDP(conns[i], seen[1-i], limit) })
+				wg.Go(func() { got[i] = punchUDP(conns[i], seen[1-i], wait(tc.want)) })
 			}
 			wg.Wait()
 			if got != [2]bool{tc.want, tc.want} {
@@ -200,16 +196,12 @@ func TestPunchTCP(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			limit := 2 * silence
-			if tc.want {
-				limit = soon
-			}
 			var wg sync.WaitGroup
 			var errs [2]error
 			for i := range hosts {
 				wg.Go(func() {
 					errs[i] = hosts[i].Do(func() error {
-						d := net.Dialer{Control: shared, Timeout: limit, LocalAddr: &net.TCPAddr{Port: innerPort}}
+						d := net.Dialer{Control: shared, Timeout: wait(tc.want), LocalAddr: &net.TCPAddr{Port: innerPort}}
 						conn, err := d.DialContext(context.Background(), "tcp4", seen[1-i].String())
 						if err == nil {
 							_ = conn.Close()
@@ -232,30 +224,32 @@ func TestBlockedKinds(t *testing.T) {
 	relayUDP, relayTCP := mirrorUDP(t, relay), mirrorTCP(t, relay)
 	otherUDP, otherTCP := mirrorUDP(t, other), mirrorTCP(t, other)
 
-	check := func(t *testing.T, h *natlab.Host, wantRelayUDP, wantRelayTCP, wantOtherUDP, wantOtherTCP bool) {
+	// What a host should reach: the relay by UDP and TCP, the other by UDP and TCP.
+	check := func(t *testing.T, when string, h *natlab.Host, want [4]bool) {
 		t.Helper()
-		got := [4]bool{reachUDP(t, h, relayUDP), reachTCP(h, relayTCP), reachUDP(t, h, otherUDP), reachTCP(h, otherTCP)}
-		if want := [4]bool{wantRelayUDP, wantRelayTCP, wantOtherUDP, wantOtherTCP}; got != want {
-			t.Errorf("reaches relay UDP, relay TCP, other UDP, other TCP: %v, want %v", got, want)
-		}
+		checkUDP(t, when, h, relayUDP, want[0])
+		checkTCP(t, when, h, relayTCP, want[1])
+		checkUDP(t, when, h, otherUDP, want[2])
+		checkTCP(t, when, h, otherTCP, want[3])
 	}
+	all := [4]bool{true, true, true, true}
 	t.Run("UDP blocked", func(t *testing.T) {
 		home := lab.Home("udp blocked", natlab.UDPBlocked)
 		a := home.Host("a")
-		check(t, a, false, true, false, true)
+		check(t, "at first", a, [4]bool{false, true, false, true})
 		home.BlockUDP(false)
-		check(t, a, true, true, true, true)
+		check(t, "UDP unblocked", a, all)
 	})
 	t.Run("relay only", func(t *testing.T) {
 		home := lab.Home("relay only", natlab.RelayOnly)
 		b := home.Host("b")
-		check(t, b, false, false, false, false)
+		check(t, "at first", b, [4]bool{})
 		home.AllowOnly(relayTCP)
-		check(t, b, false, true, false, false)
+		check(t, "one port", b, [4]bool{false, true, false, false})
 		home.AllowOnly(relayTCP, otherUDP)
-		check(t, b, false, true, true, false)
+		check(t, "two ports", b, [4]bool{false, true, true, false})
 		home.AllowAll()
-		check(t, b, true, true, true, true)
+		check(t, "all", b, all)
 	})
 }
 
@@ -288,19 +282,16 @@ func TestNothingLeaves(t *testing.T) {
 	public := lab.Public("public")
 	inside := lab.Home("home", natlab.Cone).Host("inside")
 	alone := lab.LAN("office").Host("alone")
-	for _, tc := range []struct {
-		host *natlab.Host
-		want error
-	}{{public, unix.ENETUNREACH}, {inside, unix.ENETUNREACH}, {alone, unix.ENETUNREACH}} {
-		if _, err := askTCP(tc.host, 0, away, soon); !errors.Is(err, tc.want) {
-			t.Errorf("host %s: got %v, want %v", tc.host.Name(), err, tc.want)
+	for _, h := range []*natlab.Host{public, inside, alone} {
+		if _, err := askTCP(h, 0, away, soon); !errors.Is(err, unix.ENETUNREACH) {
+			t.Errorf("host %s: got %v, want %v", h.Name(), err, unix.ENETUNREACH)
 		}
 	}
-	before, err := net.Interfaces()
+	own, err := net.Interfaces()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, i := range before {
+	for _, i := range own {
 		addrs, err := i.Addrs()
 		if err != nil {
 			t.Fatal(err)

@@ -155,12 +155,13 @@ func nth(p netip.Prefix, offset int) netip.Addr {
 // network makes a namespace with a switch in it.
 func (lab *Lab) network(name string, parent *Network, subnet netip.Prefix, first netip.Addr) *Network {
 	lab.tb.Helper()
-	lab.mu.Lock()
-	defer lab.mu.Unlock()
-	n := &Network{lab: lab, name: name, ns: lab.namespace(name), parent: parent, subnet: subnet, next: first}
-	if err := n.ns.run(addBridge); err != nil {
-		lab.tb.Fatalf("natlab: network %s: %v", name, err)
-	}
+	n := &Network{lab: lab, name: name, parent: parent, subnet: subnet, next: first}
+	lab.change("network "+name, func() (err error) {
+		if n.ns, err = lab.namespace(name); err != nil {
+			return err
+		}
+		return n.ns.run(addBridge)
+	})
 	return n
 }
 
@@ -202,7 +203,9 @@ func (lab *Lab) routed(name string, kind Kind, subnet netip.Prefix, opts []Optio
 			return err
 		}
 		n.wan = wan
-		n.uplink = lab.cable(n.ns, wanDevice, parent)
+		if n.uplink, err = lab.cable(n.ns, wanDevice, parent); err != nil {
+			return err
+		}
 		if err := n.uplink.address(wan, parent.subnet, parent.gateway); err != nil {
 			return err
 		}
@@ -390,8 +393,12 @@ func (n *Network) Host(name string) *Host {
 			return err
 		}
 		h.addr = addr
-		h.ns = n.lab.namespace(name)
-		h.link = n.lab.cable(h.ns, hostDevice, n)
+		if h.ns, err = n.lab.namespace(name); err != nil {
+			return err
+		}
+		if h.link, err = n.lab.cable(h.ns, hostDevice, n); err != nil {
+			return err
+		}
 		n.lab.hosts = append(n.lab.hosts, h)
 		return h.link.address(addr, n.subnet, n.gateway)
 	})

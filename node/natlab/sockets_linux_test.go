@@ -137,14 +137,25 @@ func askTCP(h *natlab.Host, port uint16, server netip.AddrPort, limit time.Durat
 	return seen, err
 }
 
-// reachUDP and reachTCP say whether a server answers a host.
-func reachUDP(t *testing.T, h *natlab.Host, server netip.AddrPort) bool {
-	t.Helper()
-	_, err := askUDP(listenUDP(t, h, 0), server, silence)
-	return err == nil
+// wait returns how long to try for an answer that should come, or should not.
+func wait(expected bool) time.Duration {
+	if expected {
+		return soon
+	}
+	return silence
 }
 
-func reachTCP(h *natlab.Host, server netip.AddrPort) bool {
-	_, err := askTCP(h, 0, server, silence)
-	return err == nil
+// checkUDP and checkTCP test whether a server answers a host.
+func checkUDP(t *testing.T, what string, h *natlab.Host, server netip.AddrPort, want bool) {
+	t.Helper()
+	if _, err := askUDP(listenUDP(t, h, 0), server, wait(want)); (err == nil) != want {
+		t.Errorf("%s: UDP from %s to %s: answered %t, want %t", what, h.Name(), server, err == nil, want)
+	}
+}
+
+func checkTCP(t *testing.T, what string, h *natlab.Host, server netip.AddrPort, want bool) {
+	t.Helper()
+	if _, err := askTCP(h, 0, server, wait(want)); (err == nil) != want {
+		t.Errorf("%s: TCP from %s to %s: answered %t, want %t", what, h.Name(), server, err == nil, want)
+	}
 }
