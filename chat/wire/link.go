@@ -190,9 +190,7 @@ func (l *InviteLink) Payload() ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	e := encoder{b: l.signedPart()}
-	e.bytes(recordSignature, l.Signature[:])
-	return e.b, nil
+	return appendRecordSignature(l.signedPart(), l.Signature), nil
 }
 
 // Text implements Link.

@@ -73,7 +73,13 @@ func (l *DeviceList) Sign(account ed25519.PrivateKey) ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, fmt.Errorf("signing a device list: %w", err)
 	}
-	var e encoder
+	l.signed = l.signedPart()
+	l.Signature = Sign(DomainDeviceList, account, l.signed)
+	return appendRecordSignature(l.signed, l.Signature), nil
+}
+
+func (l *DeviceList) signedPart() []byte {
+	e := encoder{b: make([]byte, 0, 512)}
 	e.uint(1, 1)
 	e.id(2, l.Account[:])
 	e.uint(3, l.Sequence)
@@ -85,10 +91,7 @@ func (l *DeviceList) Sign(account ed25519.PrivateKey) ([]byte, error) {
 	for i := range l.Revoked {
 		e.bytes(7, l.Revoked[i][:])
 	}
-	l.signed = e.b[:len(e.b):len(e.b)]
-	l.Signature = Sign(DomainDeviceList, account, l.signed)
-	e.bytes(recordSignature, l.Signature[:])
-	return e.b, nil
+	return e.b
 }
 
 // ParseDeviceList reads a list without verifying signatures.
@@ -195,6 +198,12 @@ func (r *PrekeyRecord) Sign(device ed25519.PrivateKey) ([]byte, error) {
 	if DeviceID(device.Public().(ed25519.PublicKey)) != r.Certificate.Device {
 		return nil, fmt.Errorf("signing a prekey record: %w", invalidf("the certificate names another device"))
 	}
+	r.signed = r.signedPart()
+	r.Signature = Sign(DomainPrekeys, device, r.signed)
+	return appendRecordSignature(r.signed, r.Signature), nil
+}
+
+func (r *PrekeyRecord) signedPart() []byte {
 	e := encoder{b: make([]byte, 0, 2048)}
 	e.uint(1, 1)
 	e.bytes(2, r.Certificate.Encode())
@@ -213,10 +222,7 @@ func (r *PrekeyRecord) Sign(device ed25519.PrivateKey) ([]byte, error) {
 		m.string(3, r.Mailboxes[i].Address)
 		e.bytes(11, m.b)
 	}
-	r.signed = e.b[:len(e.b):len(e.b)]
-	r.Signature = Sign(DomainPrekeys, device, r.signed)
-	e.bytes(recordSignature, r.Signature[:])
-	return e.b, nil
+	return e.b
 }
 
 // ParsePrekeyRecord reads a record without verifying signatures.
@@ -335,6 +341,13 @@ func (d *decoder) mailbox(list []Mailbox) []Mailbox {
 	}
 	d.check(in.finish())
 	return append(list, m)
+}
+
+// appendRecordSignature returns a new slice: what is signed and the signature.
+func appendRecordSignature(signed []byte, sig Signature) []byte {
+	e := encoder{b: append(make([]byte, 0, len(signed)+len(sig)+4), signed...)}
+	e.bytes(recordSignature, sig[:])
+	return e.b
 }
 
 // recordSignature reads a record's last field and returns what it covers.
