@@ -309,27 +309,40 @@ func readFile(path string) ([]byte, error) {
 // replace it fails with fs.ErrExist if there is one already, even when two
 // processes try at once: linking, unlike renaming, never replaces.
 func writeFile(path string, raw []byte, replace bool) error {
-	temp := path + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	// A name of its own for each writer: with one shared name a second process
+	// could put its own bytes under the link that the first is about to make.
+	f, err := os.CreateTemp(filepath.Dir(path), tempPattern(path))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temp)
+	defer os.Remove(f.Name())
 	if err := writeAndSync(f, raw); err != nil {
 		return err
 	}
-	if replace {
-		err = os.Rename(temp, path)
-	} else {
-		err = os.Link(temp, path)
+	if !replace {
+		if err := os.Link(f.Name(), path); err != nil {
+			return err
+		}
+		return syncDirectory(filepath.Dir(path))
 	}
-	if err != nil {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(path))
+	return errors.Join(removeStale(path), syncDirectory(filepath.Dir(path)))
+}
+
+// tempPattern names temporary files beside path; CreateTemp makes them 0600.
+func tempPattern(path string) string { return filepath.Base(path) + ".*.new" }
+
+// removeStale removes what a crash between writing and renaming left behind.
+func removeStale(path string) error {
+	stale, err := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern(path)))
+	for _, name := range stale {
+		if e := os.Remove(name); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 func writeAndSync(f *os.File, raw []byte) error {
