@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -311,7 +311,8 @@ func readFile(path string) ([]byte, error) {
 func writeFile(path string, raw []byte, replace bool) error {
 	// A name of its own for each writer: with one shared name a second process
 	// could put its own bytes under the link that the first is about to make.
-	f, err := os.CreateTemp(filepath.Dir(path), tempPattern(path))
+	// CreateTemp makes the file 0600.
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+tempSuffix)
 	if err != nil {
 		return err
 	}
@@ -331,15 +332,16 @@ func writeFile(path string, raw []byte, replace bool) error {
 	return errors.Join(removeStale(path), syncDirectory(filepath.Dir(path)))
 }
 
-// tempPattern names temporary files beside path; CreateTemp makes them 0600.
-func tempPattern(path string) string { return filepath.Base(path) + ".*.new" }
+// tempSuffix ends the names of temporary files: "keys.1234.new".
+const tempSuffix = ".new"
 
 // removeStale removes what a crash between writing and renaming left behind.
 func removeStale(path string) error {
-	stale, err := filepath.Glob(filepath.Join(filepath.Dir(path), tempPattern(path)))
-	for _, name := range stale {
-		if e := os.Remove(name); e != nil && !errors.Is(e, fs.ErrNotExist) {
-			err = errors.Join(err, e)
+	dir, prefix := filepath.Dir(path), filepath.Base(path)+"."
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), tempSuffix) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
 	return err
