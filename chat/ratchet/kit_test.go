@@ -119,7 +119,12 @@ func talking(t testing.TB, seed uint64) (a, b *side) {
 
 func (s *side) start(peer *side) SessionID {
 	s.t.Helper()
-	id, err := s.Set.initiate(s.random, derandomized(s.random), s.secrets, peer.bundle())
+	return s.startWith(peer.bundle())
+}
+
+func (s *side) startWith(b *Bundle) SessionID {
+	s.t.Helper()
+	id, err := s.initiate(s.random, derandomized(s.random), s.secrets, b)
 	if err != nil {
 		s.t.Fatal(err)
 	}

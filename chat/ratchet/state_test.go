@@ -16,9 +16,7 @@ func states(t testing.TB) (*side, map[string][]byte) {
 	all["empty"] = b.Marshal()
 	b.start(a)
 	all["initiated"] = b.Marshal()
-	if _, err := b.Initiate(rand.Reader, b.secrets, a.bundleWithOneTime()); err != nil {
-		t.Fatal(err)
-	}
+	b.startWith(a.bundleWithOneTime())
 	all["replaced, with one-time key"] = b.Marshal()
 	a.start(b)
 	a.says("lost")
