@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -33,8 +34,8 @@ type Batch struct {
 // op is one operation: what it does, and its weight when groups are formed.
 type op struct {
 	apply   func(t *tx, r *Result) error
-	history bool                        // an append: refused in ModeNoHistory when relaxed
-	guard   func(t *tx) ([]byte, error) // the form in the guard journal; nil if not guarded
+	history bool                         // an append: refused in ModeNoHistory when relaxed
+	guard   func(t *tx) (guardOp, error) // the form in the guard journal; nil if not guarded
 }
 
 // Appended says what became of one Append.
@@ -111,7 +112,7 @@ func (b *Batch) Append(r Record) {
 	r.Value = bytes.Clone(r.Value)
 	b.add(64+len(r.Value), op{
 		history: true,
-		guard:   func(t *tx) ([]byte, error) { return t.guardAppend(r) },
+		guard:   func(t *tx) (guardOp, error) { return t.guardAppend(r) },
 		apply: func(t *tx, res *Result) error {
 			arrival, isNew, err := t.appendRecord(r)
 			res.Appended = append(res.Appended, Appended{isNew, arrival})
@@ -194,7 +195,9 @@ func (b *Batch) Schedule(queue string, due time.Time, id ID, value []byte) {
 	b.checkValue(value)
 	ms, value := millis(due), bytes.Clone(value)
 	b.add(128+len(value), op{
-		guard: func(*tx) ([]byte, error) { return guardSchedule(queue, ms, id, value), nil },
+		guard: func(*tx) (guardOp, error) {
+			return guardOp{code: guardOpSchedule, name: queue, at: ms, id: id, value: value}, nil
+		},
 		apply: func(t *tx, _ *Result) error { return t.schedule(queue, ms, id, value) },
 	})
 }
@@ -212,6 +215,16 @@ func (b *Batch) MarkComplete(s StreamID, iv Interval) {
 		return
 	}
 	b.add(64, op{apply: func(t *tx, _ *Result) error { return t.complete(s, iv) }})
+}
+
+// Acknowledge drops records from the guard journal, because somebody else has
+// them now. The records themselves stay.
+func (b *Batch) Acknowledge(ids ...ID) {
+	ids = slices.Clone(ids)
+	b.add(32*len(ids), op{apply: func(t *tx, _ *Result) error {
+		t.release = append(t.release, ids...)
+		return nil
+	}})
 }
 
 // Guard marks the batch as holding the user's own words: its appends and

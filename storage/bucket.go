@@ -55,7 +55,6 @@ func (s *Store) bucketEntries(ctx context.Context, kind byte, bucket string, pre
 			return
 		}
 		sp := prefixSpan(namedKey(kind, bucket, prefix))
-		sp.values = true
 		stopped := false
 		err := s.opened(ctx, sp, func(key, plain []byte) bool {
 			stopped = !yield(KeyValue{bytes.Clone(key[2+len(bucket):]), plain}, nil)
@@ -180,7 +179,6 @@ func (s *Store) queue(ctx context.Context, queue string, before uint64) iter.Seq
 		}
 		sp := prefixSpan(namedKey(kindDue, queue, nil))
 		sp.to = namedKey(kindDue, queue, be64(before))
-		sp.values = true
 		stopped := false
 		var inner error
 		err := s.opened(ctx, sp, func(key, plain []byte) bool {

@@ -68,7 +68,6 @@ func (s *Store) checkValues(ctx context.Context, rep *Report) error {
 		var bad [][]byte
 		err := s.view(ctx, func(snap snapshot) error {
 			sp := prefixSpan([]byte{kind})
-			sp.values = true
 			var inner error
 			err := snap.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
 				if inner = s.check(ctx); inner != nil {

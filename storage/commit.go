@@ -80,23 +80,22 @@ func (s *Store) update(ctx context.Context, d Durability, fn func(t *tx) error) 
 
 // submit hands a request to the committer and waits for the answer.
 func (s *Store) submit(ctx context.Context, r *request) error {
-	if err := s.check(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !s.users.enter() {
+		return ErrClosed
+	}
+	defer s.users.leave()
 	if s.requests == nil {
 		s.writeMu.Lock()
 		defer s.writeMu.Unlock()
-		if s.closed.Load() {
-			return ErrClosed
-		}
 		s.commitGroup([]*request{r})
 		return r.err
 	}
 	r.done = make(chan struct{})
 	select {
 	case s.requests <- r:
-	case <-s.quit:
-		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -109,19 +108,12 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 		return r.err
 	case <-abandon:
 		return ctx.Err()
-	case <-s.done:
-		select {
-		case <-r.done:
-			return r.err
-		default:
-			return ErrClosed
-		}
 	}
 }
 
 // commitLoop is the committer: it takes what waits, commits it at once, and
-// lets others gather while the sync runs. It ends after quit is closed and the
-// last sync is done.
+// lets others gather while the sync runs. It ends after quit is closed, which
+// happens when no caller is left, and the last sync is done.
 func (s *Store) commitLoop() {
 	defer close(s.done)
 	var held *request // did not fit into the last group
@@ -144,8 +136,7 @@ func (s *Store) commitLoop() {
 				unsynced = false
 				s.syncNow()
 				continue
-			case <-s.quit:
-				s.drain()
+			case <-s.quit: // nobody is inside any more, so nothing waits
 				if unsynced {
 					s.syncNow()
 				}
@@ -160,18 +151,6 @@ func (s *Store) commitLoop() {
 			unsynced = true
 		} else {
 			unsynced = false
-		}
-	}
-}
-
-// drain answers what was queued when the store closed.
-func (s *Store) drain() {
-	for {
-		select {
-		case r := <-s.requests:
-			r.finish(ErrClosed)
-		default:
-			return
 		}
 	}
 }
@@ -209,8 +188,9 @@ func (s *Store) commitGroup(group []*request) (unsynced bool) {
 	t := s.begin()
 	durable := false
 	accepted := make([]*request, 0, len(group))
+	free, known := s.free()
 	for _, r := range group {
-		if err := s.admit(r); err != nil {
+		if err := s.admit(r, free, known); err != nil {
 			r.finish(err)
 			continue
 		}
@@ -279,7 +259,7 @@ func (s *Store) applyTx(t *tx) error {
 		return err
 	}
 	if err := s.eng.apply(writes); err != nil {
-		return fmt.Errorf("writing to the database: %w", err)
+		return s.fail(fmt.Errorf("writing to the database failed; stop and start again: %w", err))
 	}
 	s.seq++
 	return s.opts.hook("after-commit")
@@ -315,9 +295,13 @@ func (s *Store) syncAll() error {
 		err = s.syncFiles()
 	}
 	if err != nil {
-		err = fmt.Errorf("syncing to disk failed, so what was stored last is unknown; stop and start again: %w", err)
-		s.failed.CompareAndSwap(nil, &err)
-		return err
+		return s.fail(fmt.Errorf("syncing to disk failed, so what was stored last is unknown; stop and start again: %w", err))
 	}
 	return s.opts.hook("after-sync")
+}
+
+// fail stops all writing.
+func (s *Store) fail(err error) error {
+	s.failed.CompareAndSwap(nil, &err)
+	return err
 }

@@ -30,13 +30,13 @@ type write struct{ key, value []byte }
 // span is the key interval [from, to). Both are non-empty, of equal first byte.
 type span struct {
 	from, to []byte
+	prefix   []byte // of every key in the span; may be empty
 	reverse  bool
-	values   bool // most values will be asked for: prefetching pays
 }
 
 // prefixSpan covers every key that starts with prefix.
 func prefixSpan(prefix []byte) span {
-	return span{from: prefix, to: after(prefix)}
+	return span{from: prefix, to: after(prefix), prefix: prefix}
 }
 
 // after returns the smallest key greater than every key that starts with

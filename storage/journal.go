@@ -1,9 +1,9 @@
 package storage
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
-	"time"
 )
 
 // guardEntries is how many guarded batches the journal keeps.
@@ -29,14 +29,14 @@ func (t *tx) guardBatch(ops []op) error {
 		if o.guard == nil {
 			continue
 		}
-		b, err := o.guard(t)
+		g, err := o.guard(t)
 		if err != nil {
 			return err
 		}
-		if b[0] == guardOpAppend {
-			n := 2 + int(b[1]) + 8
-			e.ids = append(e.ids, ID(b[n:n+32]))
+		if g.code == guardOpAppend {
+			e.ids = append(e.ids, g.id)
 		}
+		b := g.encode()
 		e.ops = binary.BigEndian.AppendUint32(e.ops, uint32(len(b)))
 		e.ops = append(e.ops, b...)
 	}
@@ -46,33 +46,36 @@ func (t *tx) guardBatch(ops []op) error {
 	return nil
 }
 
-// guardAppend encodes an append. It names the stream, because the entry that
+// guardAppend describes an append. It names the stream, because the entry that
 // gave the stream its handle may be lost with the rest.
-func (t *tx) guardAppend(r Record) ([]byte, error) {
+func (t *tx) guardAppend(r Record) (guardOp, error) {
 	b, err := t.get(streamKey(kindStream, r.Stream))
 	if err != nil {
-		return nil, err
+		return guardOp{}, err
 	}
 	if len(b) == 0 {
-		return nil, fmt.Errorf("stream %x: %w", r.Stream, ErrNotFound)
+		return guardOp{}, fmt.Errorf("stream %x: %w", r.Stream, ErrNotFound)
 	}
-	out := namedKey(guardOpAppend, string(b[1:]), nil)
-	out = binary.BigEndian.AppendUint64(out, r.Time)
-	out = append(out, r.ID[:]...)
-	out = append(out, r.Flags)
-	out = binary.BigEndian.AppendUint64(out, expiry(r.Expires))
-	return append(out, r.Value...), nil
+	return guardOp{
+		code: guardOpAppend, name: string(b[1:]), at: r.Time, id: r.ID,
+		flags: r.Flags, expires: expiry(r.Expires), value: r.Value,
+	}, nil
 }
 
-func guardSchedule(queue string, ms uint64, id ID, value []byte) []byte {
-	out := namedKey(guardOpSchedule, queue, be64(ms))
-	return append(append(out, id[:]...), value...)
+// guardOp is one decoded operation of a journal entry.
+type guardOp struct {
+	code    byte
+	name    string // of the stream or queue
+	at      uint64 // record time, or due time in ms
+	id      ID
+	flags   uint8
+	expires uint64
+	value   []byte
 }
 
-// decodeGuardOps turns the operations of a journal entry back into a batch.
-// stream maps a name to a handle.
-func decodeGuardOps(b []byte, stream func(name string) (StreamID, error)) (*Batch, error) {
-	batch := new(Batch)
+// parseGuardOps decodes the operations of a journal entry.
+func parseGuardOps(b []byte) ([]guardOp, error) {
+	var out []guardOp
 	for len(b) > 0 {
 		if len(b) < 4 {
 			return nil, fmt.Errorf("guard entry ends early: %w", ErrCorrupt)
@@ -81,36 +84,81 @@ func decodeGuardOps(b []byte, stream func(name string) (StreamID, error)) (*Batc
 		if b = b[4:]; uint64(n) > uint64(len(b)) || n < 2 {
 			return nil, fmt.Errorf("guard operation of %d bytes: %w", n, ErrCorrupt)
 		}
-		if err := decodeGuardOp(batch, b[:n], stream); err != nil {
+		o, err := parseGuardOp(b[:n])
+		if err != nil {
 			return nil, err
 		}
+		out = append(out, o)
 		b = b[n:]
 	}
-	return batch, batch.err
+	return out, nil
 }
 
-func decodeGuardOp(batch *Batch, b []byte, stream func(name string) (StreamID, error)) error {
+func parseGuardOp(b []byte) (guardOp, error) {
 	code, n := b[0], int(b[1])
-	if b = b[2:]; n == 0 || len(b) < n+40 {
-		return fmt.Errorf("guard operation too short: %w", ErrCorrupt)
+	if b = b[2:]; n == 0 || n > MaxNameSize || len(b) < n+40 {
+		return guardOp{}, fmt.Errorf("guard operation too short: %w", ErrCorrupt)
 	}
-	name := string(b[:n])
-	at, id, rest := binary.BigEndian.Uint64(b[n:]), ID(b[n+8:n+40]), b[n+40:]
+	o := guardOp{
+		code: code, name: string(b[:n]),
+		at: binary.BigEndian.Uint64(b[n:]), id: ID(b[n+8 : n+40]), value: b[n+40:],
+	}
 	switch {
 	case code == guardOpSchedule:
-		batch.Schedule(name, fromMillis(at), id, rest)
-	case code == guardOpAppend && len(rest) >= 9:
-		st, err := stream(name)
+		return o, nil
+	case code == guardOpAppend && len(o.value) >= 9:
+		o.flags, o.expires = o.value[0], binary.BigEndian.Uint64(o.value[1:])
+		o.value = o.value[9:]
+		return o, nil
+	}
+	return guardOp{}, fmt.Errorf("guard operation %q is not known: %w", code, ErrCorrupt)
+}
+
+// encode is the inverse of parseGuardOp.
+func (o guardOp) encode() []byte {
+	out := namedKey(o.code, o.name, be64(o.at))
+	out = append(out, o.id[:]...)
+	if o.code == guardOpAppend {
+		out = append(out, o.flags)
+		out = binary.BigEndian.AppendUint64(out, o.expires)
+	}
+	return append(out, o.value...)
+}
+
+// guardIDs returns the records that the operations of an entry append.
+func guardIDs(ops []byte) ([]ID, error) {
+	list, err := parseGuardOps(ops)
+	var ids []ID
+	for _, o := range list {
+		if o.code == guardOpAppend {
+			ids = append(ids, o.id)
+		}
+	}
+	return ids, err
+}
+
+// replay commits a journal entry again.
+func (s *Store) replay(ctx context.Context, ops []byte) error {
+	list, err := parseGuardOps(ops)
+	if err != nil {
+		return err
+	}
+	b := new(Batch)
+	for _, o := range list {
+		if o.code == guardOpSchedule {
+			b.Schedule(o.name, fromMillis(o.at), o.id, o.value)
+			continue
+		}
+		st, err := s.Stream(ctx, o.name)
 		if err != nil {
 			return err
 		}
-		var expires time.Time
-		if ms := binary.BigEndian.Uint64(rest[1:]); ms != 0 {
-			expires = fromMillis(ms)
-		}
-		batch.Append(Record{Stream: st, Time: at, ID: id, Flags: rest[0], Expires: expires, Value: rest[9:]})
-	default:
-		return fmt.Errorf("guard operation %q is not known: %w", code, ErrCorrupt)
+		b.Append(Record{
+			Stream: st, Time: o.at, ID: o.id, Flags: o.flags,
+			Expires: fromExpiry(o.expires), Value: o.value,
+		})
 	}
-	return nil
+	b.Guard()
+	_, err = s.Commit(ctx, b, Durable)
+	return err
 }

@@ -13,9 +13,13 @@ const maxReread = 3
 
 // view runs fn on a snapshot.
 func (s *Store) view(ctx context.Context, fn func(snap snapshot) error) error {
-	if err := s.check(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if !s.users.enter() {
+		return ErrClosed
+	}
+	defer s.users.leave()
 	snap := s.eng.snapshot()
 	defer snap.release()
 	return fn(snap)
@@ -120,7 +124,6 @@ func (r Range) span(kind byte, s StreamID) span {
 // by page, the last position being the next bound.
 func (s *Store) Scan(ctx context.Context, stream StreamID, r Range) iter.Seq2[Record, error] {
 	sp := r.span(kindRecord, stream)
-	sp.values = true
 	return s.sequence(ctx, sp, r.Limit, func(_ snapshot, key, stored []byte) (Record, error) {
 		plain, err := s.seal.open(key, stored)
 		if err != nil {
@@ -140,7 +143,6 @@ func (s *Store) Scan(ctx context.Context, stream StreamID, r Range) iter.Seq2[Re
 func (s *Store) ScanArrival(ctx context.Context, stream StreamID, after uint64, limit int) iter.Seq2[Record, error] {
 	sp := prefixSpan(streamKey(kindArrival, stream))
 	sp.from = append(arrivalKey(stream, after), 0)
-	sp.values = true
 	return s.sequence(ctx, sp, limit, func(snap snapshot, key, stored []byte) (Record, error) {
 		plain, err := s.seal.open(key, stored)
 		if err != nil {

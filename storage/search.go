@@ -186,17 +186,39 @@ func (s *Store) FlushSearch(ctx context.Context) error {
 	return nil
 }
 
+// posting is the arrival numbers of one term in one block.
+type posting struct {
+	term    uint64
+	block   uint32
+	offsets []uint16
+}
+
+// postings returns what waits for one stream, by term and block.
+func (p *streamPostings) postings() []posting {
+	var out []posting
+	for _, term := range slices.Sorted(maps.Keys(p.terms)) {
+		for _, a := range slices.Sorted(slices.Values(p.terms[term])) {
+			if n := len(out); n == 0 || out[n-1].term != term || out[n-1].block != blockOf(a) {
+				out = append(out, posting{term: term, block: blockOf(a)})
+			}
+			last := &out[len(out)-1]
+			last.offsets = append(last.offsets, uint16(a%blockSize))
+		}
+	}
+	return out
+}
+
 func (s *Store) flushStream(ctx context.Context, id StreamID, p *streamPostings) error {
-	terms := slices.Sorted(maps.Keys(p.terms))
-	for part := range slices.Chunk(terms, flushChunk) {
+	for rest := p.postings(); len(rest) > 0; {
 		err := s.update(ctx, Relaxed, func(t *tx) error {
 			if _, err := t.counters(id); err != nil {
 				return err // the stream was dropped
 			}
-			for _, term := range part {
-				if err := t.mergePostings(id, term, p.terms[term]); err != nil {
+			for n := 0; len(rest) > 0 && n < flushChunk && t.bytes < groupBytes/2; n++ {
+				if err := t.mergePosting(id, rest[0]); err != nil {
 					return err
 				}
+				rest = rest[1:]
 			}
 			return nil
 		})
@@ -219,27 +241,20 @@ func (s *Store) flushStream(ctx context.Context, id StreamID, p *streamPostings)
 	})
 }
 
-// mergePostings adds arrival numbers to the blocks of a term.
-func (t *tx) mergePostings(id StreamID, term uint64, arrivals []uint64) error {
-	arrivals = slices.Sorted(slices.Values(arrivals))
-	for len(arrivals) > 0 {
-		block := blockOf(arrivals[0])
-		key := postingKey(id, term, block)
-		b, err := t.get(key)
-		if err != nil {
-			return err
-		}
-		offsets, err := parsePosting(b)
-		if err != nil {
-			return err
-		}
-		for len(arrivals) > 0 && blockOf(arrivals[0]) == block {
-			offsets = append(offsets, uint16(arrivals[0]%blockSize))
-			arrivals = arrivals[1:]
-		}
-		slices.Sort(offsets)
-		t.put(key, encodePosting(slices.Compact(offsets)))
+// mergePosting adds a posting to what is written.
+func (t *tx) mergePosting(id StreamID, p posting) error {
+	key := postingKey(id, p.term, p.block)
+	b, err := t.get(key)
+	if err != nil {
+		return err
 	}
+	offsets, err := parsePosting(b)
+	if err != nil {
+		return err
+	}
+	offsets = append(offsets, p.offsets...)
+	slices.Sort(offsets)
+	t.put(key, encodePosting(slices.Compact(offsets)))
 	return nil
 }
 

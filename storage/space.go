@@ -1,25 +1,29 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 )
 
 // State says what the store accepts at the moment and how much room there is.
 func (s *Store) State() State {
+	s.recoveryMu.Lock()
 	st := State{Recovery: s.recovery}
+	s.recoveryMu.Unlock()
 	if err := s.failed.Load(); err != nil {
 		st.Mode, st.Err = ModeFailed, *err
 	}
-	free, known := s.free()
-	st.Free, st.FreeKnown = free, known
+	st.Free, st.FreeKnown = s.free()
 	if st.Mode == ModeOK {
-		st.Mode = s.mode(free, known)
+		st.Mode = s.mode(st.Free, st.FreeKnown)
 	}
 	return st
 }
 
 // free asks the file system how much room there is.
-func (s *Store) free() (uint64, bool) {
+func (s *Store) free() (free uint64, known bool) {
 	if s.opts.Space.Off || s.opts.FreeSpace == nil {
 		return 0, false
 	}
@@ -40,16 +44,14 @@ func (s *Store) mode(free uint64, known bool) Mode {
 }
 
 // admit refuses a request that the store's state forbids.
-func (s *Store) admit(r *request) error {
+func (s *Store) admit(r *request, free uint64, known bool) error {
 	if err := s.failed.Load(); err != nil {
 		return *err
 	}
-	free, known := s.free()
-	if s.mode(free, known) == ModeOK {
-		return nil
-	}
 	limit := s.opts.Space.ReadOnly
 	switch {
+	case !known:
+		return nil
 	case r.cleanup:
 		limit /= 2 // what frees room or erases keys goes on a little longer
 	case r.history:
@@ -58,6 +60,58 @@ func (s *Store) admit(r *request) error {
 	if free >= limit {
 		return nil
 	}
+	return noSpace(free, limit)
+}
+
+func noSpace(free, limit uint64) error {
 	return fmt.Errorf("%d MiB free on the disk, %d MiB needed; free some space and try again: %w",
 		free>>20, (limit+1<<20-1)>>20, ErrNoSpace)
+}
+
+// openSpace deletes the ballast when the disk is nearly full, and refuses to
+// open when even that does not help: opening writes, and a full disk would
+// kill the process.
+func (s *Store) openSpace() error {
+	free, known := s.free()
+	if !known {
+		return nil
+	}
+	if free < s.opts.Space.ReadOnly {
+		err := os.Remove(s.ballastPath())
+		if err == nil {
+			s.log.Warn("disk is nearly full; released the ballast to be able to open", "free", free)
+			free, _ = s.free()
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return notWritable(err)
+		}
+	}
+	if least := s.opts.Space.Ballast / 4 * 3; free < least {
+		return noSpace(free, least)
+	}
+	return s.makeBallast()
+}
+
+func (s *Store) ballastPath() string { return filepath.Join(s.opts.Dir, ballastName) }
+
+// makeBallast puts the ballast in place if there is plenty of room.
+func (s *Store) makeBallast() error {
+	if s.disk == nil {
+		return nil
+	}
+	free, known := s.free()
+	if !known || free < s.opts.Space.NoHistory+s.opts.Space.Ballast {
+		return nil
+	}
+	f, err := os.OpenFile(s.ballastPath(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return notWritable(err)
+	}
+	err = allocate(f, int64(s.opts.Space.Ballast))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("making the ballast file: %w", err), os.Remove(s.ballastPath()))
+	}
+	return nil
 }

@@ -138,6 +138,12 @@ type Recovery struct {
 	JournalDamaged bool
 	// Migrated is the schema version the store had before, if older.
 	Migrated int
+	// Check is the result of the check that runs in the background after an
+	// unclean stop when counts do not agree with records; nil if they did, or
+	// while it has not finished.
+	Check *Report
+	// Damage is what that check could not read, if anything.
+	Damage error
 }
 
 // SpaceLimits are the free-space thresholds in bytes. A full disk kills the
@@ -178,6 +184,9 @@ type Options struct {
 	// hook is called by tests at named points of the write path; an error
 	// makes the write fail there.
 	hook func(point string) error
+	// schema and migrations are replaced by tests of migrations.
+	schema     uint64
+	migrations map[uint64]migration
 }
 
 // Sizes are the engine's buffers, in bytes.
@@ -225,6 +234,9 @@ func (o *Options) fill() {
 	if o.Space.Ballast == 0 {
 		o.Space.Ballast = 64 << 20
 	}
+	if o.schema == 0 {
+		o.schema, o.migrations = schemaVersion, migrations
+	}
 	if o.hook == nil {
 		o.hook = func(string) error { return nil }
 	}
@@ -246,14 +258,19 @@ type Store struct {
 
 	seq    uint64 // last commit number; owned by the committer
 	failed atomic.Pointer[error]
-	closed atomic.Bool
+	users  gate  // readers and callers in progress
+	disk   *disk // nil in memory
+
+	background sync.WaitGroup     // the check after an unclean stop
+	cancel     context.CancelFunc // ends it; nil if none was started
 
 	closeOnce sync.Once
 	closeErr  error
 	rotateMu  sync.Mutex // serializes RotateEpoch
 
-	recovery Recovery
-	search   searchIndex
+	recoveryMu sync.Mutex // guards recovery once the store is open
+	recovery   Recovery
+	search     searchIndex
 }
 
 // OpenMemory returns a store that lives in memory and obeys the same contract,
@@ -283,8 +300,9 @@ func newStore(o Options, eng engine) *Store {
 }
 
 // Close writes out what is pending, erases spent epoch keys, and releases the
-// directory. It is idempotent and returns after the store's goroutine ended.
-// Calls in progress finish or return ErrClosed.
+// directory. It is idempotent and returns after the store's goroutines ended.
+// Calls in progress finish or return ErrClosed; a loop over an iterator ends
+// with ErrClosed at its next step, and Close waits for that.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
 	return s.closeErr
@@ -292,8 +310,12 @@ func (s *Store) Close() error {
 
 func (s *Store) close() error {
 	var errs []error
+	if s.cancel != nil {
+		s.cancel()
+		s.background.Wait()
+	}
 	if s.failed.Load() == nil {
-		ctx := context.Background() // Close has no caller to cancel it and is bounded by its own work
+		ctx := context.Background() // nobody to cancel it; bounded by its own work
 		if err := s.FlushSearch(ctx); err != nil && !errors.Is(err, ErrNoSpace) {
 			errs = append(errs, err)
 		}
@@ -303,21 +325,70 @@ func (s *Store) close() error {
 			}
 		}
 	}
-	s.closed.Store(true)
-	close(s.quit)
-	if s.requests != nil {
-		<-s.done
-	} else {
-		s.writeMu.Lock()
-		defer s.writeMu.Unlock()
+	s.users.close()
+	if s.disk == nil {
+		return errors.Join(append(errs, s.eng.close())...)
 	}
-	errs = append(errs, s.eng.close())
-	return errors.Join(errs...)
+	s.stopCommitter()
+	return errors.Join(append(errs, s.closeDisk())...)
 }
 
-// check returns why the store cannot be used, if so.
+// stopCommitter ends the committer and waits for it.
+func (s *Store) stopCommitter() {
+	close(s.quit)
+	<-s.done
+}
+
+// gate counts who is inside the store, so that Close can wait for them.
+type gate struct {
+	mu     sync.Mutex // guards inside, closed, empty
+	inside int
+	closed bool
+	empty  chan struct{} // closed when closed and nobody is inside
+}
+
+// enter admits a caller, who must leave, unless the gate is closed.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.inside++
+	return true
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inside--; g.closed && g.inside == 0 {
+		close(g.empty)
+	}
+}
+
+// close lets nobody in any more and waits until all have left.
+func (g *gate) close() {
+	g.mu.Lock()
+	g.closed = true
+	if g.empty == nil {
+		g.empty = make(chan struct{})
+		if g.inside == 0 {
+			close(g.empty)
+		}
+	}
+	g.mu.Unlock()
+	<-g.empty
+}
+
+func (g *gate) isClosed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed
+}
+
+// check returns why a loop inside the store must end, if so.
 func (s *Store) check(ctx context.Context) error {
-	if s.closed.Load() {
+	if s.users.isClosed() {
 		return ErrClosed
 	}
 	return ctx.Err()

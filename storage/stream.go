@@ -243,7 +243,7 @@ func (s *Store) finishDrop(ctx context.Context, id StreamID) error {
 func (s *Store) removeAll(ctx context.Context, id StreamID, kind byte) error {
 	for n := dropChunk; n == dropChunk; {
 		err := s.update(ctx, Relaxed, func(t *tx) error {
-			list, err := collect(t, span{from: streamKey(kind, id), to: after(streamKey(kind, id))}, dropChunk)
+			list, err := collect(t, prefixSpan(streamKey(kind, id)), dropChunk)
 			n = len(list)
 			for _, p := range list {
 				if _, rerr := t.removeRecord(p.ID); rerr != nil && err == nil {
@@ -259,14 +259,15 @@ func (s *Store) removeAll(ctx context.Context, id StreamID, kind byte) error {
 	return nil
 }
 
-// collect returns the positions of up to limit records or stubs of a span.
+// collect returns the positions of up to limit records or stubs of a span (0 =
+// all).
 func collect(t *tx, sp span, limit int) (list []Position, err error) {
 	var inner error
 	err = t.scan(sp, func(key []byte, _ func() ([]byte, error)) bool {
 		var p Position
 		_, p, inner = parsePositionKey(key)
 		list = append(list, p)
-		return inner == nil && len(list) < limit
+		return inner == nil && len(list) != limit
 	})
 	return list, errors.Join(inner, err)
 }

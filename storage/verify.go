@@ -6,38 +6,63 @@ import (
 	"slices"
 )
 
+// repairBudget is how many bytes of repairs one transaction takes. Where more
+// are needed, the stream is gone through again.
+const repairBudget = groupBytes / 2
+
+// errAgain: the budget is used up.
+var errAgain = errors.New("more repairs needed")
+
 // checkStream compares a stream's records with its counts, indexes and digests
-// and repairs the latter. It runs as one transaction, so that nothing moves.
+// and repairs the latter. Each pass is one transaction, so that nothing moves.
 func (s *Store) checkStream(ctx context.Context, id StreamID, rep *Report) error {
-	return s.update(ctx, Durable, func(t *tx) error {
-		entry, err := t.get(streamKey(kindStream, id))
-		if err != nil || len(entry) == 0 {
-			return err
-		}
-		if entry[0] == streamLive {
-			key := namedKey(kindName, string(entry[1:]), nil)
-			if b, err := t.get(key); err == nil && b == nil {
-				note(&rep.Repaired, "stream %x: restored its name", id)
-				t.put(key, id[:])
+	for again := true; again; {
+		err := s.update(ctx, Durable, func(t *tx) error {
+			err := t.checkStream(ctx, id, rep)
+			again = errors.Is(err, errAgain)
+			if again {
+				return nil
 			}
-		}
-		sum, err := t.checkRecords(id, rep)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if err := t.checkStubs(id, &sum); err != nil {
-			return err
+	}
+	return nil
+}
+
+func (t *tx) checkStream(ctx context.Context, id StreamID, rep *Report) error {
+	entry, err := t.get(streamKey(kindStream, id))
+	if err != nil || len(entry) == 0 {
+		return err
+	}
+	if entry[0] == streamLive {
+		key := namedKey(kindName, string(entry[1:]), nil)
+		if b, err := t.get(key); err == nil && b == nil {
+			note(&rep.Repaired, "stream %x: restored its name", id)
+			t.put(key, id[:])
 		}
-		rep.Records += int(sum.count)
-		rep.Stubs += int(sum.stubs)
-		if err := t.checkArrivals(id, rep); err != nil {
-			return err
-		}
-		if err := t.checkCounters(id, sum, rep); err != nil {
-			return err
-		}
-		return t.checkDigests(ctx, id, rep)
-	})
+	}
+	sum, err := t.checkRecords(id, rep)
+	if err != nil {
+		return err
+	}
+	if err := t.checkStubs(id, &sum, rep); err != nil {
+		return err
+	}
+	if err := t.checkArrivals(id, rep); err != nil {
+		return err
+	}
+	if err := t.checkCounters(id, sum, rep); err != nil {
+		return err
+	}
+	if err := t.checkDigests(ctx, id, rep); err != nil {
+		return err
+	}
+	rep.Records += int(sum.count)
+	rep.Stubs += int(sum.stubs)
+	return nil
 }
 
 // checkRecords walks the records and restores missing or wrong id, arrival and
@@ -46,8 +71,11 @@ func (t *tx) checkRecords(id StreamID, rep *Report) (counters, error) {
 	var sum counters
 	var inner error
 	sp := prefixSpan(streamKey(kindRecord, id))
-	sp.values = true
 	err := t.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
+		if t.bytes > repairBudget {
+			inner = errAgain
+			return false
+		}
 		stored, err := value()
 		if err != nil {
 			inner = err
@@ -108,12 +136,24 @@ func (t *tx) checkRecord(r Record, rep *Report) error {
 	return err
 }
 
-func (t *tx) checkStubs(id StreamID, sum *counters) error {
-	stubs, err := collect(t, prefixSpan(streamKey(kindStub, id)), 1<<62)
+func (t *tx) checkStubs(id StreamID, sum *counters, rep *Report) error {
+	stubs, err := collect(t, prefixSpan(streamKey(kindStub, id)), 0)
 	for _, p := range stubs {
 		sum.stubs++
-		if _, ok, lerr := t.location(p.ID); lerr == nil && !ok {
+		l, ok, err := t.location(p.ID)
+		if err != nil {
+			return err
+		}
+		if ok && (l.stream != id || l.time != p.Time || l.flags&FlagStub == 0) {
+			note(&rep.Repaired, "stub %s: removed, its record is there", p.ID)
+			t.del(positionKey(kindStub, id, p))
+			sum.stubs--
+		} else if !ok {
+			note(&rep.Repaired, "stub %s: restored its id entry", p.ID)
 			t.put(idKey(p.ID), location{stream: id, time: p.Time, flags: FlagStub}.encode())
+		}
+		if t.bytes > repairBudget {
+			return errAgain
 		}
 	}
 	return err
@@ -124,7 +164,6 @@ func (t *tx) checkArrivals(id StreamID, rep *Report) error {
 	var gone [][]byte
 	var inner error
 	sp := prefixSpan(streamKey(kindArrival, id))
-	sp.values = true
 	err := t.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
 		stored, err := value()
 		var p Position
@@ -147,6 +186,9 @@ func (t *tx) checkArrivals(id StreamID, rep *Report) error {
 		return true
 	})
 	for _, key := range gone {
+		if t.bytes > repairBudget {
+			return errAgain
+		}
 		note(&rep.Repaired, "stream %x: removed an arrival entry without a record", id)
 		t.del(key)
 	}
@@ -205,7 +247,6 @@ func (s *Store) checkOrphans(ctx context.Context, streams []StreamID, rep *Repor
 	err := s.view(ctx, func(snap snapshot) error {
 		var inner error
 		sp := prefixSpan([]byte{kindID})
-		sp.values = true
 		err := snap.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
 			if inner = s.check(ctx); inner != nil {
 				return false

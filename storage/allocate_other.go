@@ -1,0 +1,8 @@
+//go:build !linux
+
+package storage
+
+import "os"
+
+// allocate gives an empty file real blocks for size bytes.
+func allocate(f *os.File, size int64) error { return fill(f, size) }

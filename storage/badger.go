@@ -1,0 +1,254 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// badgerEngine is the engine on disk. Badger reports a damaged block by
+// pretending that its keys do not exist, so Open verifies whole tables before
+// Badger sees them (tables.go), and values carry their own seals.
+type badgerEngine struct {
+	db  *badger.DB
+	dir string
+
+	// Badger's Sync covers the present write-ahead log only, not one that was
+	// full and replaced since. So the engine syncs the log files by itself:
+	// all from firstLog to lastLog may hold what is not on disk. Owned by the
+	// caller of apply and sync.
+	firstLog, lastLog int
+}
+
+// valueThreshold is above MaxValueSize: no value ever goes to the value log.
+const valueThreshold = 2 * MaxValueSize
+
+// minMemTable is the smallest write buffer that takes the largest batch
+// (Badger allows a transaction 15 % of it).
+const minMemTable = 16 << 20
+
+// engineOptions is the options table; docs/spec/storage.md gives the reasons.
+func engineOptions(dir string, key []byte, sizes Sizes, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(badgerLogger{log}).
+		WithMemTableSize(sizes.MemTable).
+		WithNumMemtables(2).
+		WithBaseTableSize(4 << 20).
+		WithBlockCacheSize(sizes.BlockCache).
+		WithIndexCacheSize(sizes.IndexCache).
+		WithValueThreshold(valueThreshold).
+		WithValueLogFileSize(1 << 20).
+		WithNumCompactors(2).
+		WithCompression(options.Snappy).
+		WithSyncWrites(false).
+		WithDetectConflicts(false). // there is one writer
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithMetricsEnabled(false).
+		WithEncryptionKey(key).
+		WithEncryptionKeyRotationDuration(10 * 24 * time.Hour)
+}
+
+func openBadger(o badger.Options) (e *badgerEngine, err error) {
+	// Damaged files make Badger panic as often as return an error.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("opening the database failed: %.200v: %w", r, ErrCorrupt)
+		}
+	}()
+	db, err := badger.Open(o)
+	if err != nil {
+		return nil, classifyOpen(err)
+	}
+	e = &badgerEngine{db: db, dir: o.Dir}
+	logs, err := filepath.Glob(filepath.Join(o.Dir, "*.mem"))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range logs {
+		var n int
+		if _, err := fmt.Sscanf(filepath.Base(name), "%d.mem", &n); err == nil {
+			e.lastLog = max(e.lastLog, n)
+		}
+	}
+	e.firstLog = e.lastLog
+	return e, nil
+}
+
+// classifyOpen gives Badger's errors our names.
+func classifyOpen(err error) error {
+	switch {
+	case errors.Is(err, badger.ErrEncryptionKeyMismatch):
+		return fmt.Errorf("%w: %w", err, ErrWrongKey)
+	case strings.Contains(err.Error(), "Cannot acquire directory lock"):
+		return fmt.Errorf("%w: %w", err, ErrLocked)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w: %w", err, ErrNotWritable)
+	}
+	return fmt.Errorf("opening the database: %w: %w", err, ErrCorrupt)
+}
+
+func (e *badgerEngine) snapshot() snapshot {
+	return &badgerSnapshot{txn: e.db.NewTransaction(false)}
+}
+
+func (e *badgerEngine) apply(writes []write) error {
+	txn := e.db.NewTransaction(true)
+	defer txn.Discard()
+	for _, w := range writes {
+		var err error
+		if w.value == nil {
+			err = txn.Delete(w.key)
+		} else {
+			err = txn.Set(w.key, w.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return txn.Commit()
+}
+
+func (e *badgerEngine) logPath(n int) string {
+	return filepath.Join(e.dir, fmt.Sprintf("%05d.mem", n))
+}
+
+func (e *badgerEngine) sync() error {
+	for {
+		if _, err := os.Stat(e.logPath(e.lastLog + 1)); err != nil {
+			break
+		}
+		e.lastLog++
+	}
+	rotated := e.firstLog != e.lastLog
+	for n := e.firstLog; n <= e.lastLog; n++ {
+		if err := syncFile(e.logPath(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err // a log that is gone was written out as a table, and synced
+		}
+	}
+	if rotated {
+		if err := syncDir(e.dir); err != nil {
+			return err
+		}
+	}
+	e.firstLog = e.lastLog
+	return nil
+}
+
+func (e *badgerEngine) close() error { return e.db.Close() }
+
+// compact rewrites the tables so that what was replaced or removed leaves the
+// files: dropping a prefix that no key has flushes the write buffer and
+// compacts level 0, flattening does the rest.
+func (e *badgerEngine) compact() error {
+	if err := e.db.DropPrefix([]byte{0xfe}); err != nil {
+		return err
+	}
+	return e.db.Flatten(1)
+}
+
+type badgerSnapshot struct{ txn *badger.Txn }
+
+func (s *badgerSnapshot) release() { s.txn.Discard() }
+
+func (s *badgerSnapshot) get(key []byte) (value []byte, err error) {
+	defer recoverCorrupt(&err)
+	item, err := s.txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return copyValue(item)
+}
+
+// copyValue returns a value that is never nil: an empty one, which Badger
+// makes of some damage, must not pass for an absent key.
+func copyValue(item *badger.Item) ([]byte, error) {
+	b, err := item.ValueCopy(nil)
+	if b == nil && err == nil {
+		b = []byte{}
+	}
+	return b, err
+}
+
+// recoverCorrupt turns a panic over damaged data into an error.
+func recoverCorrupt(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("reading the database: %.200v: %w", r, ErrCorrupt)
+	}
+}
+
+func (s *badgerSnapshot) scan(sp span, fn func(key []byte, value func() ([]byte, error)) bool) (err error) {
+	o := badger.DefaultIteratorOptions
+	o.PrefetchValues = false
+	o.Reverse = sp.reverse
+	o.Prefix = sp.prefix
+	it := s.txn.NewIterator(o)
+	defer it.Close()
+	first := sp.from
+	if sp.reverse {
+		first = sp.to
+		if len(sp.prefix) > 0 && !bytes.HasPrefix(first, sp.prefix) {
+			// A start outside the prefix would end the walk at once.
+			first = append(bytes.Clone(sp.prefix), maxKeyTail...)
+		}
+	}
+	item, err := s.step(it, func() { it.Seek(first) })
+	for ; item != nil && err == nil; item, err = s.step(it, it.Next) {
+		key := item.Key()
+		switch {
+		case sp.reverse && bytes.Compare(key, sp.to) >= 0:
+			continue
+		case sp.reverse && bytes.Compare(key, sp.from) < 0, !sp.reverse && bytes.Compare(key, sp.to) >= 0:
+			return nil
+		}
+		if !fn(key, func() (v []byte, err error) {
+			defer recoverCorrupt(&err)
+			return copyValue(item)
+		}) {
+			return nil
+		}
+	}
+	return err
+}
+
+// maxKeyTail is longer than what can follow a prefix, and sorts after it.
+var maxKeyTail = bytes.Repeat([]byte{0xff}, MaxKeySize+1)
+
+// step moves the iterator and returns where it stands, nil at the end.
+func (s *badgerSnapshot) step(it *badger.Iterator, move func()) (item *badger.Item, err error) {
+	defer recoverCorrupt(&err)
+	move()
+	if !it.Valid() {
+		return nil, nil
+	}
+	return it.Item(), nil
+}
+
+// badgerLogger passes Badger's warnings on. Its other lines may hold keys.
+type badgerLogger struct{ log *slog.Logger }
+
+func (l badgerLogger) Errorf(f string, a ...any)   { l.log.Error("badger", "message", line(f, a)) }
+func (l badgerLogger) Warningf(f string, a ...any) { l.log.Warn("badger", "message", line(f, a)) }
+func (badgerLogger) Infof(string, ...any)          {}
+func (badgerLogger) Debugf(string, ...any)         {}
+
+func line(f string, a []any) string { return strings.TrimSpace(fmt.Sprintf(f, a...)) }
+
+// verify checks the block checksums of all tables.
+func (e *badgerEngine) verify() (err error) {
+	defer recoverCorrupt(&err)
+	if err := e.db.VerifyChecksum(); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrCorrupt)
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// guardFile is the guard journal: a file that is only appended to, holding the
+// last guarded batches. When it has grown, it is rewritten. Each entry is four
+// bytes of length and a sealed value, under the epoch key. Owned by the
+// committer.
+type guardFile struct {
+	path  string
+	f     *os.File
+	s     *sealer
+	live  []guardEntry // what a rewrite keeps, oldest first
+	size  int64
+	dirty bool // appended to since the last sync
+}
+
+const (
+	guardMagic = "STGUARD1"
+	// guardSlack is how much the file may grow beyond its live entries.
+	guardSlack = 1 << 20
+	// maxGuardFile bounds what is read: 64 batches of the largest size and slack.
+	maxGuardFile = guardEntries*(2*MaxBatchBytes) + 2*guardSlack
+	// maxGuardEntry bounds one entry.
+	maxGuardEntry = 2 * MaxBatchBytes
+)
+
+// Entry types, the first byte of an entry's plain text.
+const (
+	guardBatchEntry   = 'B' // seq8, operations
+	guardReleaseEntry = 'R' // ids: their records were removed or replaced
+)
+
+// guardSealKey is what entries are sealed under, in place of a database key.
+var guardSealKey = []byte("guard")
+
+// openGuard reads the journal. damaged tells that an entry in it cannot be
+// read; a last entry cut short by a crash is not damage when torn is allowed.
+func openGuard(dir string, s *sealer, torn bool) (g *guardFile, damaged bool, err error) {
+	g = &guardFile{path: filepath.Join(dir, guardName), s: s}
+	b, err := readLimited(g.path, maxGuardFile)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return g, false, g.rewrite()
+	case errors.Is(err, ErrCorrupt):
+		damaged = true
+	case err != nil:
+		return nil, false, err
+	default:
+		damaged = g.load(b, torn)
+	}
+	g.f, err = os.OpenFile(g.path, os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, damaged, err
+	}
+	return g, damaged, g.rewrite()
+}
+
+// load fills live from the content of the file.
+func (g *guardFile) load(b []byte, torn bool) (damaged bool) {
+	if len(b) < len(guardMagic) || string(b[:len(guardMagic)]) != guardMagic {
+		return true
+	}
+	b = b[len(guardMagic):]
+	for len(b) > 0 {
+		if len(b) < 4 {
+			return damaged || !torn
+		}
+		n := binary.BigEndian.Uint32(b)
+		if b = b[4:]; uint64(n) > uint64(len(b)) {
+			return damaged || !torn
+		}
+		sealed := b[:n]
+		b = b[n:]
+		plain, err := g.s.openGuard(sealed)
+		if err == nil {
+			err = g.take(plain)
+		}
+		if err != nil && !(torn && len(b) == 0) {
+			damaged = true
+		}
+	}
+	return damaged
+}
+
+// take applies one entry to live.
+func (g *guardFile) take(plain []byte) error {
+	switch {
+	case len(plain) > 9 && plain[0] == guardBatchEntry:
+		e := guardEntry{seq: binary.BigEndian.Uint64(plain[1:]), ops: plain[9:]}
+		ids, err := guardIDs(e.ops)
+		if err != nil {
+			return err
+		}
+		e.ids = ids
+		g.keep(e)
+	case len(plain) > 1 && plain[0] == guardReleaseEntry && (len(plain)-1)%32 == 0:
+		for b := plain[1:]; len(b) > 0; b = b[32:] {
+			g.forget(ID(b))
+		}
+	default:
+		return fmt.Errorf("guard entry has no known form: %w", ErrCorrupt)
+	}
+	return nil
+}
+
+func (g *guardFile) keep(e guardEntry) {
+	g.live = append(g.live, e)
+	if len(g.live) > guardEntries {
+		g.live = slices.Delete(g.live, 0, len(g.live)-guardEntries)
+	}
+}
+
+// forget drops the entry that appended a record, and tells whether there was one.
+func (g *guardFile) forget(id ID) bool {
+	n := len(g.live)
+	g.live = slices.DeleteFunc(g.live, func(e guardEntry) bool { return slices.Contains(e.ids, id) })
+	return len(g.live) < n
+}
+
+// write appends the entries and releases of a transaction, without a sync.
+func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID) error {
+	var out []byte
+	var gone []byte
+	for _, id := range release {
+		if g.forget(id) {
+			gone = append(gone, id[:]...)
+		}
+	}
+	if len(gone) > 0 {
+		out = g.frame(out, append([]byte{guardReleaseEntry}, gone...))
+	}
+	for _, e := range entries {
+		e.seq = seq
+		out = g.frame(out, e.plain())
+		g.keep(e)
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	if _, err := g.f.WriteAt(out, g.size); err != nil {
+		return fmt.Errorf("writing the guard journal: %w", err)
+	}
+	g.size += int64(len(out))
+	g.dirty = true
+	return nil
+}
+
+func (e guardEntry) plain() []byte {
+	b := append(make([]byte, 0, 9+len(e.ops)), guardBatchEntry)
+	return append(binary.BigEndian.AppendUint64(b, e.seq), e.ops...)
+}
+
+func (g *guardFile) frame(out, plain []byte) []byte {
+	sealed := g.s.sealGuard(plain)
+	out = binary.BigEndian.AppendUint32(out, uint32(len(sealed)))
+	return append(out, sealed...)
+}
+
+func (s *sealer) sealGuard(plain []byte) []byte {
+	n, aead := s.ring.peek()
+	return sealWith(aead, n, guardSealKey, plain)
+}
+
+func (s *sealer) openGuard(sealed []byte) ([]byte, error) {
+	if len(sealed) < sealOverhead || len(sealed) > maxGuardEntry+sealOverhead || sealed[0] != sealVersion {
+		return nil, fmt.Errorf("guard entry of %d bytes: %w", len(sealed), ErrCorrupt)
+	}
+	aead := s.ring.lookup(binary.BigEndian.Uint32(sealed[1:]))
+	if aead == nil {
+		return nil, errErased
+	}
+	return aead.Open(nil, sealed[5:sealHeaderSize], sealed[sealHeaderSize:], associated(sealed, guardSealKey))
+}
+
+// grown tells whether the file has become much longer than its live entries.
+func (g *guardFile) grown() bool {
+	live := int64(0)
+	for _, e := range g.live {
+		live += int64(len(e.ops))
+	}
+	return g.size > 2*live+guardSlack
+}
+
+// sync makes what was appended durable.
+func (g *guardFile) sync() error {
+	if !g.dirty {
+		return nil
+	}
+	if err := g.f.Sync(); err != nil {
+		return fmt.Errorf("syncing the guard journal: %w", err)
+	}
+	g.dirty = false
+	return nil
+}
+
+// rewrite replaces the file by its live entries, sealed under the present
+// epoch key, and overwrites the old one.
+func (g *guardFile) rewrite() error {
+	out := []byte(guardMagic)
+	for _, e := range g.live {
+		out = g.frame(out, e.plain())
+	}
+	if g.f != nil {
+		if err := g.f.Close(); err != nil {
+			return err
+		}
+		g.f = nil
+	}
+	if err := writeSecretFile(g.path, out); err != nil {
+		return fmt.Errorf("rewriting the guard journal: %w", err)
+	}
+	f, err := os.OpenFile(g.path, os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	g.f, g.size, g.dirty = f, int64(len(out)), false
+	return nil
+}
+
+func (g *guardFile) close() error {
+	if g.f == nil {
+		return nil
+	}
+	return errors.Join(g.sync(), g.f.Close())
+}
