@@ -1,14 +1,13 @@
 package chat
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"time"
 
+	"github.com/starling-chat/starling/chat/identity"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -18,10 +17,11 @@ import (
 type Config struct {
 	// Network is the network's name; public rooms of the same name on other networks are others.
 	Network string
-	// Device is the device's signing key, the one behind its peer id.
-	Device ed25519.PrivateKey
-	// Certificate proves that Device speaks for its account.
-	Certificate wire.Certificate
+	// Device holds the device's keys: the signing key behind its peer id, and the agreement key.
+	Device *identity.Device
+	// Certificate returns the proof, valid at a time, that Device speaks for its account; the account
+	// must always be the same. See identity.Keys.Certificate.
+	Certificate func(now time.Time) (wire.Certificate, error)
 	// Store holds everything; the service does not close it.
 	Store *storage.Store
 	// Gossip, Direct and Directory are the network.
@@ -36,6 +36,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Limits bound what peers and callers can make this node do; zero fields take their default.
 	Limits Limits
+	// RoomSecret derives the secret of a public room; nil is wire.PublicRoomSecret, which takes a tenth
+	// of a second. Anything else is for tests.
+	RoomSecret func(network, name, password string) (wire.RoomSecret, error)
 	// Addrs returns this node's own addresses (multiaddr texts) for links; nil means none.
 	Addrs func() []string
 }
@@ -137,16 +140,11 @@ func (c *Config) fill() error {
 	switch {
 	case c.Store == nil || c.Gossip == nil || c.Direct == nil || c.Directory == nil:
 		return errors.New("store, gossip, direct and directory are required")
-	case len(c.Device) != ed25519.PrivateKeySize:
-		return errors.New("device key is missing")
-	case c.Certificate.Device != wire.DeviceID(c.Device.Public().(ed25519.PublicKey)):
-		return errors.New("certificate is not that of the device key")
+	case c.Device == nil || c.Certificate == nil:
+		return errors.New("device and certificate are required")
 	}
 	if err := wire.CheckNetworkName(c.Network); err != nil {
 		return err
-	}
-	if err := c.Certificate.Verify(); err != nil {
-		return fmt.Errorf("checking own certificate: %w", err)
 	}
 	if c.Clock == nil {
 		c.Clock = systemClock{}
@@ -156,6 +154,9 @@ func (c *Config) fill() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.RoomSecret == nil {
+		c.RoomSecret = wire.PublicRoomSecret
 	}
 	if c.Addrs == nil {
 		c.Addrs = func() []string { return nil }

@@ -21,7 +21,7 @@ const (
 	bucketDevices  = "devices"  // room, device: deviceRow
 	bucketWaiting  = "waiting"  // room, event: waitingRow
 	bucketEvents   = "events"   // stream, event: indexRow
-	bucketModifier = "modifier" // stream, event, clock, sealed id: modifierRow
+	bucketModifier = "modifier" // stream, event, class, clock, sealed id: modifierRow
 	bucketClients  = "clients"  // conversation, SHA-256 of the client id: message id
 	bucketProfile  = "profile"  // name: text
 	bucketSettings = "settings" // front-end's key: text
@@ -132,22 +132,24 @@ const (
 )
 
 // indexRow finds an event's record. Encoding: version, kind, record flags, index flags, clock 8,
-// sealed id 32, client id.
+// received 8 (Unix ms), sealed id 32, client id.
 type indexRow struct {
 	Kind     wire.Kind
 	Record   uint8
 	Flags    uint8
 	Clock    wire.HLC
+	Received time.Time
 	Sealed   wire.SealedID
 	ClientID string
 }
 
-const indexRowSize = 4 + 8 + 32
+const indexRowSize = 4 + 8 + 8 + 32
 
 func (r indexRow) encode() []byte {
 	b := make([]byte, 0, indexRowSize+len(r.ClientID))
 	b = append(b, rowVersion, byte(r.Kind), r.Record, r.Flags)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Clock))
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Received.UnixMilli()))
 	b = append(b, r.Sealed[:]...)
 	return append(b, r.ClientID...)
 }
@@ -159,8 +161,9 @@ func decodeIndexRow(b []byte) (indexRow, error) {
 	r := indexRow{
 		Kind: wire.Kind(b[1]), Record: b[2], Flags: b[3],
 		Clock: wire.HLC(binary.BigEndian.Uint64(b[4:])), ClientID: string(b[indexRowSize:]),
+		Received: time.UnixMilli(int64(binary.BigEndian.Uint64(b[12:]))).UTC(),
 	}
-	copy(r.Sealed[:], b[12:])
+	copy(r.Sealed[:], b[20:])
 	return r, nil
 }
 
@@ -178,11 +181,19 @@ const (
 	modifierNames
 )
 
-func modifierKey(stream storage.StreamID, target wire.EventID, at stamp) []byte {
-	k := make([]byte, 0, 8+32+8+32)
+const modifierKeySize = 8 + 32 + 1 + 8 + 32
+
+// key returns where the modifier of an event lies. Redactions come first, so that no flood of others
+// keeps them from being read.
+func (m *modifier) key(stream storage.StreamID, target wire.EventID) []byte {
+	k := make([]byte, 0, modifierKeySize)
 	k = append(append(k, stream[:]...), target[:]...)
-	k = binary.BigEndian.AppendUint64(k, uint64(at.HLC))
-	return append(k, at.Sealed[:]...)
+	class := byte(1)
+	if m.Kind == wire.KindRedact {
+		class = 0
+	}
+	k = binary.BigEndian.AppendUint64(append(k, class), uint64(m.At.HLC))
+	return append(k, m.At.Sealed[:]...)
 }
 
 func (m *modifier) encode() []byte {
@@ -201,12 +212,12 @@ func (m *modifier) encode() []byte {
 
 // decodeModifier reads a modifier and the event it is about from its key and row.
 func decodeModifier(key, b []byte) (target wire.EventID, m modifier, err error) {
-	if len(key) != 80 || len(b) < modifierRowSize || b[0] != rowVersion {
+	if len(key) != modifierKeySize || len(b) < modifierRowSize || b[0] != rowVersion {
 		return target, m, fmt.Errorf("reading stored modifier of %d bytes: %w", len(b), storage.ErrCorrupt)
 	}
 	copy(target[:], key[8:])
-	m.At.HLC = wire.HLC(binary.BigEndian.Uint64(key[40:]))
-	copy(m.At.Sealed[:], key[48:])
+	m.At.HLC = wire.HLC(binary.BigEndian.Uint64(key[41:]))
+	copy(m.At.Sealed[:], key[49:])
 	m.Kind, m.Remove, m.Names = wire.Kind(b[1]), b[2]&modifierRemove != 0, b[2]&modifierNames != 0
 	copy(m.Account[:], b[3:])
 	copy(m.ID[:], b[35:])

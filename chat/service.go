@@ -2,112 +2,335 @@ package chat
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
 )
 
-type Service struct{ cfg Config }
+// Service is all conversations of one device. Create it with [New], then call [Service.Run].
+type Service struct {
+	cfg      Config
+	log      *slog.Logger
+	store    *storage.Store
+	verifier *wire.Verifier
+	self     self
+	events   *eventLog
+	people   *people
+	links    *links
+	early    *earlyEvents
 
-func New(cfg Config) (*Service, error)           { return nil, errPending }
-func (s *Service) Run(ctx context.Context) error { return errPending }
+	certMu sync.Mutex // guards cert, certAt
+	cert   wire.Certificate
+	certAt time.Time
 
-var errPending = errors.New("not built yet")
+	nickMu sync.RWMutex // guards nickText
+	own    string       // the own nick
 
-func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {}
-func (s *Service) PeerChanged(dev wire.DeviceID, path Path)                {}
-func (s *Service) Greeting() []byte                                        { return nil }
-func (s *Service) ServeStream(ctx context.Context, from wire.DeviceID, protocol string, st Stream) {
-}
-func (s *Service) Wake(reason string)       {}
-func (s *Service) Protect() []wire.DeviceID { return nil }
-
-func (s *Service) Resolve(text string) (Target, error) { return Target{}, errPending }
-func (s *Service) Me() Me                              { return Me{} }
-func (s *Service) SetNick(ctx context.Context, nick string) error {
-	return errPending
-}
-
-func (s *Service) Conversations(ctx context.Context) ([]Conversation, error) { return nil, errPending }
-
-func (s *Service) Conversation(ctx context.Context, t Target) (Conversation, error) {
-	return Conversation{}, errPending
-}
-
-func (s *Service) Join(ctx context.Context, name, password string) (Conversation, error) {
-	return Conversation{}, errPending
-}
-func (s *Service) Leave(ctx context.Context, t Target) error { return errPending }
-func (s *Service) Members(ctx context.Context, t Target) ([]Member, error) { return nil, errPending }
-
-func (s *Service) SetTopic(ctx context.Context, t Target, topic string) error {
-	return errPending
-}
-func (s *Service) MarkRead(ctx context.Context, t Target, seq uint64) error { return errPending }
-func (s *Service) SetMuted(ctx context.Context, t Target, muted bool) error { return errPending }
-func (s *Service) Typing(ctx context.Context, t Target) error               { return errPending }
-func (s *Service) Send(ctx context.Context, req SendRequest) (Message, error) {
-	return Message{}, errPending
+	mu      sync.Mutex // guards rooms, ctx, and stop and ended of each room
+	rooms   map[wire.RoomID]*room
+	ctx     context.Context // of Run; nil before
+	running sync.WaitGroup  // the rooms' goroutines
+	joinMu  sync.Mutex      // held while a room is joined or left
 }
 
-// Submit queues a message without waiting for its acceptance; see Submission.Wait. Messages are
-// accepted in the order of the Submit calls; when the queue is full Submit waits (backpressure).
-func (s *Service) Submit(ctx context.Context, req SendRequest) (*Submission, error) {
-	return nil, errPending
+// self is who this device is.
+type self struct {
+	account wire.AccountID
+	device  wire.DeviceID
 }
 
-// Submission is a message on its way to being accepted.
-type Submission struct{}
+// tickEvery is how often the service looks for neighbours that came and events that fell due.
+const tickEvery = time.Second
 
-// Wait returns once the message is durable ("accepted") or refused.
-func (s *Submission) Wait(ctx context.Context) (Message, error) { return Message{}, errPending }
-
-func (s *Service) WaitState(ctx context.Context, id MessageID, want State) (Message, error) {
-	return Message{}, errPending
+// New reads the persisted state. It joins nothing and sends nothing until Run.
+func New(cfg Config) (*Service, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, fmt.Errorf("starting chat: %w", err)
+	}
+	s := &Service{
+		cfg: cfg, log: cfg.Logger, store: cfg.Store, verifier: wire.NewVerifier(wire.DefaultVerifierLimits()),
+		people: newPeople(cfg.Store), links: newLinks(cfg.Direct), rooms: make(map[wire.RoomID]*room),
+	}
+	cert, err := s.certificate(cfg.Clock.Now())
+	if err != nil {
+		return nil, fmt.Errorf("starting chat: %w", err)
+	}
+	s.self = self{account: cert.Account, device: cert.Device}
+	ctx := context.Background() // New has no caller to cancel it and is bounded by the size of the store
+	if err := s.loadAll(ctx); err != nil {
+		return nil, fmt.Errorf("starting chat: %w", err)
+	}
+	return s, nil
 }
 
-func (s *Service) History(ctx context.Context, q HistoryQuery) ([]Message, error) {
-	return nil, errPending
+func (s *Service) loadAll(ctx context.Context) error {
+	first, err := s.firstCursor(ctx)
+	if err != nil {
+		return err
+	}
+	s.events = newEventLog(first, s.cfg.Limits.EventLog, s.cfg.Limits.EventLogBytes)
+	if err := s.people.load(ctx); err != nil {
+		return err
+	}
+	s.people.device(s.self.account, s.self.device)
+	if s.own, err = s.profileText(ctx, profileNick); err != nil {
+		return err
+	}
+	if s.early, err = loadEarly(ctx, s); err != nil {
+		return err
+	}
+	for kv, err := range s.store.ScanBucket(ctx, bucketRooms, nil) {
+		if err != nil {
+			return err
+		}
+		row, err := decodeRow[roomRow]("room", kv.Value)
+		if err != nil {
+			return err
+		}
+		id := wire.RoomID(kv.Key)
+		if s.rooms[id], err = s.openRoom(ctx, id, row); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (s *Service) Message(ctx context.Context, id MessageID) (Message, error) {
-	return Message{}, errPending
+// firstCursor returns a cursor above all that earlier runs gave out, whatever the clock says: a run
+// gives out fewer than cursorsPerRun, or fewer than one a microsecond.
+func (s *Service) firstCursor(ctx context.Context) (uint64, error) {
+	const cursorsPerRun = 1 << 24
+	first := uint64(max(s.cfg.Clock.Now().UnixMicro(), 1))
+	b, err := s.store.GetBucket(ctx, bucketProfile, []byte(profileCursor))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+	case err != nil:
+		return 0, err
+	case len(b) == 8:
+		first = max(first, binary.BigEndian.Uint64(b)+cursorsPerRun)
+	}
+	var batch storage.Batch
+	batch.Put(bucketProfile, []byte(profileCursor), binary.BigEndian.AppendUint64(nil, first))
+	_, err = s.store.Commit(ctx, &batch, storage.Relaxed)
+	if err != nil && !errors.Is(s.storeError(err), ErrReadOnly) {
+		return 0, err
+	}
+	return first, nil
 }
 
-func (s *Service) Search(ctx context.Context, q SearchQuery) ([]Message, error) {
-	return nil, errPending
+// Names in the profile bucket.
+const (
+	profileNick   = "nick"
+	profileCursor = "cursor"
+)
+
+func (s *Service) profileText(ctx context.Context, name string) (string, error) {
+	b, err := s.store.GetBucket(ctx, bucketProfile, []byte(name))
+	if errors.Is(err, storage.ErrNotFound) {
+		return "", nil
+	}
+	return string(b), err
 }
 
-func (s *Service) Digest(ctx context.Context, t Target) (Digest, error) { return Digest{}, errPending }
-func (s *Service) Contacts(ctx context.Context) ([]Contact, error)      { return nil, errPending }
-func (s *Service) AddContact(ctx context.Context, who, petname string) (Contact, error) {
-	return Contact{}, errPending
+// Run joins the persisted rooms and serves until ctx ends. It returns after everything it started has
+// ended. It may be called once.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.links.start(ctx)
+	s.mu.Lock()
+	s.ctx = ctx
+	for _, r := range s.rooms {
+		if r.joined() {
+			s.startRoom(r)
+		}
+	}
+	s.mu.Unlock()
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-tick.C:
+			s.early.release(ctx)
+			for _, r := range s.joinedRooms() {
+				r.lookAround(ctx)
+			}
+		case <-ctx.Done():
+		}
+	}
+	s.running.Wait()
+	s.links.wait()
+	s.events.close()
+	return nil
 }
 
-func (s *Service) SetContact(ctx context.Context, who, action, petname string) (Contact, error) {
-	return Contact{}, errPending
+// startRoom starts a room's goroutine; mu is held and Run is running. The goroutine ends with stop or
+// with Run, which waits for it.
+func (s *Service) startRoom(r *room) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	r.stop, r.ended = cancel, make(chan struct{})
+	ended := r.ended
+	s.running.Go(func() {
+		defer close(ended)
+		defer cancel()
+		if err := r.run(ctx); err != nil {
+			s.log.Error("a room stopped", "error", err)
+		}
+	})
 }
 
-func (s *Service) Verification(ctx context.Context, who string) (Verification, error) {
-	return Verification{}, errPending
+// roomEnded returns a channel that is closed when the room's goroutine has ended, or nil if none runs.
+func (s *Service) roomEnded(r *room) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return r.ended
 }
 
-func (s *Service) SetTrust(ctx context.Context, who string, trust Trust) (Contact, error) {
-	return Contact{}, errPending
+// certificate returns the device's certificate, renewed once a day.
+func (s *Service) certificate(now time.Time) (wire.Certificate, error) {
+	const renew = 24 * time.Hour
+	s.certMu.Lock()
+	defer s.certMu.Unlock()
+	if age := now.Sub(s.certAt); !s.certAt.IsZero() && age >= 0 && age < renew {
+		return s.cert, nil
+	}
+	cert, err := s.cfg.Certificate(now)
+	if err == nil {
+		err = cert.Verify()
+	}
+	if err == nil && (cert.Device != s.cfg.Device.ID() || s.self.account != cert.Account && !s.self.account.IsZero()) {
+		err = errors.New("it is not that of this device and account")
+	}
+	if err != nil {
+		return wire.Certificate{}, fmt.Errorf("getting own certificate: %w", err)
+	}
+	s.cert, s.certAt = cert, now
+	return cert, nil
 }
-func (s *Service) Invites(ctx context.Context) ([]Invite, error) { return nil, errPending }
-func (s *Service) CreateInvite(ctx context.Context, req InviteRequest) (Invite, error) {
-	return Invite{}, errPending
-}
-func (s *Service) RevokeInvite(ctx context.Context, id string) error { return errPending }
-func (s *Service) Outbox(ctx context.Context) ([]OutboxEntry, error) { return nil, errPending }
-func (s *Service) OutboxAction(ctx context.Context, id MessageID, action string) error {
-	return errPending
-}
-func (s *Service) Setting(ctx context.Context, key string) (string, error) { return "", errPending }
-func (s *Service) SetSetting(ctx context.Context, key, value string) error { return errPending }
-func (s *Service) Stats() Stats                                            { return Stats{} }
-func (s *Service) Events(since uint64) *Subscription                       { return nil }
 
-var _ = time.Second
+// storeError turns the store's errors into those that callers branch on.
+func (s *Service) storeError(err error) error {
+	switch {
+	case errors.Is(err, storage.ErrNoSpace), errors.Is(err, storage.ErrNotWritable), errors.Is(err, storage.ErrClosed):
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	case errors.Is(err, storage.ErrTooBig):
+		return fmt.Errorf("%w: %w", ErrTooLarge, err)
+	}
+	return err
+}
+
+// roomByID returns a room that was ever joined, or nil.
+func (s *Service) roomByID(id wire.RoomID) *room {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooms[id]
+}
+
+// roomByTopic returns a joined room by its topic key, or nil.
+func (s *Service) roomByTopic(topic wire.TopicKey) *room {
+	for _, r := range s.joinedRooms() {
+		if r.keys.Topic == topic {
+			return r
+		}
+	}
+	return nil
+}
+
+// roomByName returns the room of a canonical name, a joined one first, or nil.
+func (s *Service) roomByName(name string) *room {
+	var found *room
+	for _, r := range s.allRooms() {
+		if r.name() == name && (found == nil || r.joined()) {
+			found = r
+		}
+	}
+	return found
+}
+
+// allRooms returns every room that was ever joined.
+func (s *Service) allRooms() []*room {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*room, 0, len(s.rooms))
+	for _, r := range s.rooms {
+		list = append(list, r)
+	}
+	return list
+}
+
+// joinedRooms returns the rooms that are joined now.
+func (s *Service) joinedRooms() []*room {
+	list := s.allRooms()
+	n := 0
+	for _, r := range list {
+		if r.joined() {
+			list[n] = r
+			n++
+		}
+	}
+	return list[:n]
+}
+
+// joinedRoom returns a joined room, or ErrNotJoined.
+func (s *Service) joinedRoom(id wire.RoomID) (*room, error) {
+	r := s.roomByID(id)
+	if r == nil || !r.joined() {
+		return nil, ErrNotJoined
+	}
+	return r, nil
+}
+
+// knownRoom returns a room that was ever joined, or ErrNotFound.
+func (s *Service) knownRoom(t Target) (*room, error) {
+	if t.Room == nil {
+		return nil, fmt.Errorf("%w: not a room", ErrBadRequest)
+	}
+	r := s.roomByID(*t.Room)
+	if r == nil {
+		return nil, fmt.Errorf("room: %w", ErrNotFound)
+	}
+	return r, nil
+}
+
+// nickNow returns the own nick, or "".
+func (s *Service) nickNow() string {
+	s.nickMu.RLock()
+	defer s.nickMu.RUnlock()
+	return s.own
+}
+
+// PeerChanged says that a device is connected now, that its path changed, or, with PathNone, that it
+// is gone. It does not block.
+func (s *Service) PeerChanged(dev wire.DeviceID, path Path) {
+	if !s.people.connected(dev, path) {
+		return
+	}
+	if path == PathNone {
+		for _, r := range s.joinedRooms() {
+			r.pub.gone(dev)
+		}
+	}
+}
+
+// Greeting returns the first frame of every stream of direct messages that this device opens or
+// answers: its certificate and nick.
+func (s *Service) Greeting() []byte {
+	cert, err := s.certificate(s.cfg.Clock.Now())
+	if err == nil {
+		var b []byte
+		if b, err = wire.EncodeFrame(&wire.DMHello{Certificate: cert, Nick: s.nickNow()}); err == nil {
+			return b
+		}
+	}
+	s.log.Error("making the greeting failed", "error", err)
+	return nil
+}
+
+// Events subscribes to what follows the event with cursor since; 0 means from now on. Close the
+// subscription when done.
+func (s *Service) Events(since uint64) *Subscription { return s.events.subscribe(since) }

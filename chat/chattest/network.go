@@ -1,0 +1,225 @@
+// Package chattest is an in-memory network of whole chat services in virtual time, for tests: gossip
+// that loses, delays, repeats and is cut in two, streams that keep order, and clocks that disagree.
+// It is meant to run inside a testing/synctest bubble. Everything random follows from a seed.
+package chattest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/chat/wire"
+)
+
+// Conditions are how well the network carries. The zero value is instant and perfect.
+type Conditions struct {
+	// Loss and Repeat are the chances from 0 to 1 that gossip loses or repeats a message for one receiver.
+	Loss, Repeat float64
+	// Delay and Jitter are how long everything takes: Delay plus up to Jitter.
+	Delay, Jitter time.Duration
+	// Rate is how many gossip messages a second a node can take in; what does not fit into its queue of
+	// Queue messages is lost. 0 is no bound.
+	Rate  int
+	Queue int
+}
+
+// Network connects nodes. All methods may be called from any goroutine.
+type Network struct {
+	t testing.TB
+
+	mu     sync.Mutex // guards everything below
+	random *rand.Rand
+	cond   Conditions
+	nodes  map[wire.DeviceID]*Node
+	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
+	found  map[[32]byte]map[wire.DeviceID]bool
+	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
+	Stats  Stats
+}
+
+// Stats counts what the network did. Read it with [Network.Count].
+type Stats struct {
+	Published int // calls of Publish
+	Carried   int // deliveries
+	Lost      int // by chance
+	Overrun   int // because a receiver's queue was full
+	Frames    int // over direct streams
+}
+
+// New returns an empty network.
+func New(t testing.TB, seed uint64) *Network {
+	return &Network{
+		t: t, random: rand.New(rand.NewPCG(seed, 0)),
+		nodes: make(map[wire.DeviceID]*Node), cut: make(map[[2]wire.DeviceID]bool),
+		found: make(map[[32]byte]map[wire.DeviceID]bool), last: make(map[[2]wire.DeviceID]time.Time),
+	}
+}
+
+// Set changes the conditions.
+func (n *Network) Set(c Conditions) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cond = c
+}
+
+// Count returns what the network did so far.
+func (n *Network) Count() Stats {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Stats
+}
+
+// Intn returns a number below max that follows from the seed.
+func (n *Network) Intn(max int) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.random.IntN(max)
+}
+
+func pair(a, b wire.DeviceID) [2]wire.DeviceID {
+	if string(a[:]) > string(b[:]) {
+		a, b = b, a
+	}
+	return [2]wire.DeviceID{a, b}
+}
+
+// Partition lets only nodes of the same group reach each other.
+func (n *Network) Partition(groups ...[]*Node) {
+	n.Heal()
+	var pairs [][2]*Node
+	n.mu.Lock()
+	for i, g := range groups {
+		for _, other := range groups[i+1:] {
+			for _, a := range g {
+				for _, b := range other {
+					n.cut[pair(a.id, b.id)] = true
+					pairs = append(pairs, [2]*Node{a, b})
+				}
+			}
+		}
+	}
+	n.mu.Unlock()
+	for _, p := range pairs {
+		p[0].noticed(p[1].id, chat.PathNone)
+		p[1].noticed(p[0].id, chat.PathNone)
+	}
+}
+
+// Heal lets every node reach every other one.
+func (n *Network) Heal() {
+	n.mu.Lock()
+	cut := n.cut
+	n.cut = make(map[[2]wire.DeviceID]bool)
+	nodes := n.nodes
+	n.mu.Unlock()
+	for p := range cut {
+		if a, b := nodes[p[0]], nodes[p[1]]; a.up() && b.up() {
+			a.noticed(b.id, chat.PathLAN)
+			b.noticed(a.id, chat.PathLAN)
+		}
+	}
+}
+
+// reachable says whether frames pass between two nodes; mu is held.
+func (n *Network) reachable(a, b wire.DeviceID) bool {
+	x, y := n.nodes[a], n.nodes[b]
+	return x != nil && y != nil && x.running && y.running && !n.cut[pair(a, b)]
+}
+
+// delay returns how long the next thing takes; mu is held.
+func (n *Network) delay() time.Duration {
+	d := n.cond.Delay
+	if n.cond.Jitter > 0 {
+		d += time.Duration(n.random.Int64N(int64(n.cond.Jitter)))
+	}
+	return d
+}
+
+// publish carries a gossip message to everybody in the topic.
+func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Stats.Published++
+	for _, to := range n.nodes {
+		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) {
+			continue
+		}
+		copies := 1
+		if n.random.Float64() < n.cond.Repeat {
+			copies = 2
+		}
+		for range copies {
+			switch {
+			case n.random.Float64() < n.cond.Loss:
+				n.Stats.Lost++
+			case !to.room(n.cond):
+				n.Stats.Overrun++
+			default:
+				n.Stats.Carried++
+				n.later(n.delay(), func() { to.deliver(topic, from.id, sealed) })
+			}
+		}
+	}
+}
+
+// later runs fn after a delay.
+func (n *Network) later(d time.Duration, fn func()) {
+	if d == 0 {
+		d = 1 // a nanosecond: never inside the caller
+	}
+	time.AfterFunc(d, fn)
+}
+
+// send carries a frame in order.
+func (n *Network) send(from *Node, to wire.DeviceID, frame []byte) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.reachable(from.id, to) {
+		return fmt.Errorf("sending to %s: %w", to, chat.ErrUnreachable)
+	}
+	n.Stats.Frames++
+	key := [2]wire.DeviceID{from.id, to}
+	at := time.Now().Add(max(n.delay(), 1))
+	if !at.After(n.last[key]) {
+		at = n.last[key].Add(1)
+	}
+	n.last[key] = at
+	node := n.nodes[to]
+	n.later(time.Until(at), func() { node.frame(from.id, frame) })
+	return nil
+}
+
+// room says whether a gossip message fits into the node's queue, which drains at the given rate; the
+// network's mu is held.
+func (nd *Node) room(c Conditions) bool {
+	if c.Rate == 0 {
+		return true
+	}
+	now := time.Now()
+	nd.queued = max(0, nd.queued-now.Sub(nd.drained).Seconds()*float64(c.Rate))
+	nd.drained = now
+	if nd.queued+1 > float64(c.Queue) {
+		return false
+	}
+	nd.queued++
+	return true
+}
+
+// announce makes a device findable until ctx ends.
+func (n *Network) announce(ctx context.Context, key [32]byte, dev wire.DeviceID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.found[key] == nil {
+		n.found[key] = make(map[wire.DeviceID]bool)
+	}
+	n.found[key][dev] = true
+	context.AfterFunc(ctx, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.found[key], dev)
+	})
+}

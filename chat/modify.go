@@ -1,0 +1,273 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
+)
+
+// maxModifiers bounds the modifiers of one message that are looked at, the newest last; what a
+// flood adds beyond it does nothing.
+const maxModifiers = 4096
+
+// target is a message whose modifiers changed.
+type target struct {
+	fresh []modifier // from this batch
+}
+
+// touch notes what an arrival does to a message. r.mu is held.
+func (in *intake) touch(a *arrival) {
+	if a.refused {
+		return
+	}
+	h := &a.event.Header
+	switch h.Kind {
+	case wire.KindMessage:
+		if _, ok := in.r.modded[a.event.ID]; ok {
+			in.target(a.event.ID)
+		}
+	case wire.KindEdit, wire.KindRedact, wire.KindReact:
+		if a.body == nil {
+			return
+		}
+		if m, ok := modifierOf(a.at(), a.event.ID, h.Account(), a.body, in.r.s.self.account); ok {
+			t := in.target(h.Ref)
+			t.fresh = append(t.fresh, m)
+			in.r.modded[h.Ref] = struct{}{}
+		}
+	}
+}
+
+func (in *intake) target(id wire.EventID) *target {
+	t := in.targets[id]
+	if t == nil {
+		t = &target{}
+		in.targets[id] = t
+		in.order = append(in.order, id)
+	}
+	return t
+}
+
+// modify writes the modifiers of the batch and does what redactions ask for: the bodies of the
+// message and of its edits leave the records, whichever of the events came first.
+func (in *intake) modify(ctx context.Context) error {
+	for _, id := range in.order {
+		fresh := in.targets[id].fresh
+		for i := range fresh {
+			in.batch.Put(bucketModifier, fresh[i].key(in.r.stream, id), fresh[i].encode())
+		}
+		mods, err := in.r.modifiers(ctx, id)
+		if err != nil {
+			return err
+		}
+		mods = append(mods, fresh...)
+		redactors := make(map[wire.AccountID]bool)
+		for i := range mods {
+			if mods[i].Kind == wire.KindRedact {
+				redactors[mods[i].Account] = true
+			}
+		}
+		if len(redactors) == 0 {
+			continue
+		}
+		if err := in.redact(ctx, id, mods, redactors); err != nil {
+			return err
+		}
+	}
+	return in.markLate(ctx)
+}
+
+// redact drops the bodies that redactions by the given accounts reach.
+func (in *intake) redact(ctx context.Context, id wire.EventID, mods []modifier, redactors map[wire.AccountID]bool) error {
+	for i := range mods {
+		m := &mods[i]
+		if m.Kind != wire.KindEdit || !redactors[m.Account] || m.Text == "" {
+			continue
+		}
+		if err := in.dropBody(ctx, m.At.Sealed, m.ID, func(wire.AccountID) bool { return true }); err != nil {
+			return err
+		}
+		bare := *m
+		bare.Text = ""
+		in.batch.Put(bucketModifier, m.key(in.r.stream, id), bare.encode())
+	}
+	sealed, ok, err := in.sealedID(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	return in.dropBody(ctx, sealed, id, func(author wire.AccountID) bool { return redactors[author] })
+}
+
+// sealedID finds the record of a message, in the batch or in the store.
+func (in *intake) sealedID(ctx context.Context, id wire.EventID) (wire.SealedID, bool, error) {
+	for i := range in.list {
+		if a := &in.list[i]; a.event != nil && a.event.ID == id && !a.hidden && !a.refused {
+			return a.sealed.ID, a.isText(), nil
+		}
+	}
+	row, ok, err := in.r.lookup(ctx, id)
+	if err != nil || !ok || row.Kind != wire.KindMessage || row.Flags&indexRefused != 0 {
+		return wire.SealedID{}, false, err
+	}
+	return row.Sealed, true, nil
+}
+
+// dropBody replaces the record of an event by its stub, if its author is one that counts.
+func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.EventID, counts func(wire.AccountID) bool) error {
+	r := in.r
+	for i := range in.list {
+		a := &in.list[i]
+		if a.sealed.ID != id {
+			continue
+		}
+		if a.record&recordBodily != 0 || !counts(a.event.Header.Account()) {
+			return nil
+		}
+		a.record |= recordBodily
+		in.replaceBody(a.sealed, a.event.ID, indexRow{
+			Kind: a.event.Header.Kind, Record: a.record, Flags: a.index, Clock: a.sealed.HLC,
+			Received: in.now, Sealed: id, ClientID: a.clientID,
+		})
+		a.sealed, a.body = a.sealed.Redacted(), nil
+		return nil
+	}
+	rec, err := r.s.store.Get(ctx, storage.ID(id))
+	if errors.Is(err, storage.ErrNotFound) || err == nil && rec.Flags&(recordBodily|storage.FlagStub) != 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sealed, err := parseStored(r.keys.Topic, id, rec.Value)
+	if err != nil {
+		return err
+	}
+	ev, err := r.keys.Open(sealed)
+	if err != nil {
+		return fmt.Errorf("reading stored event %s: %w", id, err)
+	}
+	if !counts(ev.Header.Account()) {
+		return nil
+	}
+	row, ok, err := r.lookup(ctx, event)
+	if err != nil || !ok {
+		return err
+	}
+	if b, err := ev.Body(); err == nil {
+		r.unindex(ctx, rec.Arrival, b)
+	}
+	row.Record |= recordBodily
+	in.replaceBody(sealed, event, row)
+	return nil
+}
+
+func (in *intake) replaceBody(sealed *wire.Sealed, event wire.EventID, row indexRow) {
+	in.batch.Replace(storage.ID(sealed.ID), row.Record, sealed.Redacted().Bytes())
+	in.batch.Put(bucketEvents, joinKey(in.r.stream[:], event[:]), row.encode())
+}
+
+// markLate marks events that turned out not to be after one they name.
+func (in *intake) markLate(ctx context.Context) error {
+	for _, id := range in.late {
+		row, ok, err := in.r.lookup(ctx, id)
+		if err != nil {
+			return err
+		}
+		if !ok || row.Flags&indexBackDated != 0 {
+			continue
+		}
+		row.Flags |= indexBackDated
+		in.batch.Put(bucketEvents, joinKey(in.r.stream[:], id[:]), row.encode())
+	}
+	return nil
+}
+
+// fillBody puts the body of a known event back whose stub came first, unless it was redacted.
+func (r *room) fillBody(ctx context.Context, sealed *wire.Sealed) error {
+	if sealed.IsStub() {
+		return nil
+	}
+	rec, err := r.s.store.Get(ctx, storage.ID(sealed.ID))
+	if err != nil || rec.Flags&recordBodily == 0 || rec.Flags&storage.FlagStub != 0 {
+		return err
+	}
+	a := r.open(sealed)
+	if a.hidden || r.s.verifier.VerifyEvent(a.event) != nil {
+		return nil
+	}
+	id, about := a.event.ID, a.event.ID
+	if a.event.Header.Kind == wire.KindEdit {
+		about = a.event.Header.Ref
+	}
+	mods, err := r.modifiers(ctx, about)
+	if err != nil {
+		return err
+	}
+	for i := range mods {
+		if mods[i].Kind == wire.KindRedact && mods[i].Account == a.event.Header.Account() {
+			return nil
+		}
+	}
+	row, ok, err := r.lookup(ctx, id)
+	if err != nil || !ok {
+		return err
+	}
+	row.Record &^= recordBodily
+	var b storage.Batch
+	b.Replace(rec.ID, row.Record, sealed.Bytes())
+	b.Put(bucketEvents, joinKey(r.stream[:], id[:]), row.encode())
+	if m, ok := modifierOf(a.at(), id, a.event.Header.Account(), a.body, r.s.self.account); ok {
+		b.Put(bucketModifier, m.key(r.stream, a.event.Header.Ref), m.encode())
+		r.mu.Lock()
+		r.modded[a.event.Header.Ref] = struct{}{}
+		r.mu.Unlock()
+		about = a.event.Header.Ref
+	}
+	if _, err := r.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
+		return err
+	}
+	if m, err := r.byID(ctx, about); err == nil {
+		r.s.events.publish(Event{Type: EventUpdate, Message: &m})
+	}
+	return nil
+}
+
+// modifiers returns the stored modifiers of a message, in order of their stamps.
+func (r *room) modifiers(ctx context.Context, id wire.EventID) ([]modifier, error) {
+	r.mu.RLock()
+	_, any := r.modded[id]
+	r.mu.RUnlock()
+	if !any {
+		return nil, nil
+	}
+	var list []modifier
+	for kv, err := range r.s.store.ScanBucket(ctx, bucketModifier, joinKey(r.stream[:], id[:])) {
+		if err != nil {
+			return nil, err
+		}
+		_, m, err := decodeModifier(kv.Key, kv.Value)
+		if err != nil {
+			return nil, err
+		}
+		if list = append(list, m); len(list) == maxModifiers {
+			break
+		}
+	}
+	return list, nil
+}
+
+// lookup finds an event of the room by its id.
+func (r *room) lookup(ctx context.Context, id wire.EventID) (indexRow, bool, error) {
+	b, err := r.s.store.GetBucket(ctx, bucketEvents, joinKey(r.stream[:], id[:]))
+	if errors.Is(err, storage.ErrNotFound) {
+		return indexRow{}, false, nil
+	}
+	if err != nil {
+		return indexRow{}, false, err
+	}
+	row, err := decodeIndexRow(b)
+	return row, err == nil, err
+}

@@ -1,0 +1,398 @@
+package chat
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
+)
+
+// publisher hands a room's own events to gossip, no faster than the neighbours take them in. Gossip
+// says nothing about what it loses when a queue is full, so neighbours that got events straight from
+// their author report how far they came (see progress), and the publisher keeps a bounded window open
+// beyond the slowest of them. Neighbours that report nothing, such as relays, are served at a fixed
+// rate. What is waiting here is already durable: memory holds positions, not texts.
+type publisher struct {
+	r      *room
+	signal chan struct{} // something changed; capacity 1
+
+	mu     sync.Mutex // guards everything below
+	queue  []outgoing
+	recent []outgoing // published lately, oldest first, for neighbours that come late
+	flight []outgoing // published and not yet passed by the slowest reporting neighbour
+	bytes  int        // of flight
+	acked  map[wire.DeviceID]*progressOf
+	heard  map[wire.DeviceID]*reportTo
+}
+
+// outgoing is an own event to be published.
+type outgoing struct {
+	id      storage.ID
+	seq     uint64 // device sequence number
+	arrival uint64
+	size    int
+	at      time.Time
+	event   wire.EventID
+}
+
+// progressOf is what a neighbour reported.
+type progressOf struct {
+	seq uint64
+	at  time.Time
+}
+
+// reportTo counts what came straight from an author since the last report to it.
+type reportTo struct {
+	seq    uint64
+	events int
+	bytes  int
+}
+
+const (
+	// reportEvents and reportBytes are how much a receiver takes in between two reports to the author;
+	// a lull sends none.
+	reportEvents = 64
+	reportBytes  = 256 << 10
+	// windowBytes bounds the bytes on their way besides the number of events.
+	windowBytes = 4 << 20
+	// reportPatience is how long a full window waits for a report before the neighbours that owe one are
+	// left out: they may have got the events by another way, or not at all.
+	reportPatience = time.Second
+	// publishRetry is the pause after gossip refused an event.
+	publishRetry = time.Second
+	// publishTimeout bounds one call of gossip.
+	publishTimeout = 10 * time.Second
+	// recentEventsKept and recentAge bound what is offered again to a neighbour that comes late.
+	recentEventsKept = 64
+	recentAge        = 10 * time.Minute
+	// maxReporting bounds the neighbours whose reports are kept.
+	maxReporting = 256
+)
+
+func newPublisher(r *room) *publisher {
+	return &publisher{
+		r: r, signal: make(chan struct{}, 1),
+		acked: make(map[wire.DeviceID]*progressOf), heard: make(map[wire.DeviceID]*reportTo),
+	}
+}
+
+func (p *publisher) wake() {
+	select {
+	case p.signal <- struct{}{}:
+	default:
+	}
+}
+
+// add queues own events that were stored.
+func (p *publisher) add(list []arrival) {
+	p.mu.Lock()
+	for i := range list {
+		a := &list[i]
+		p.queue = append(p.queue, outgoing{
+			id: storage.ID(a.sealed.ID), seq: a.event.Header.DeviceSeq, arrival: a.number,
+			size: len(a.sealed.Bytes()), event: a.event.ID,
+		})
+	}
+	p.mu.Unlock()
+	p.wake()
+}
+
+// waiting counts the events that were not published yet.
+func (p *publisher) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue)
+}
+
+// drainTimeout bounds how long leaving a room waits for the last words to be published.
+const drainTimeout = 2 * time.Second
+
+// drain waits until everything queued was published, for a short time.
+func (p *publisher) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	tick := time.NewTicker(drainTimeout / 100)
+	defer tick.Stop()
+	for p.waiting() > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// restore queues the own events that an earlier run stored and did not publish.
+func (p *publisher) restore(ctx context.Context) error {
+	r := p.r
+	r.mu.RLock()
+	after := r.state.Published
+	r.mu.RUnlock()
+	for {
+		n := 0
+		var list []outgoing
+		for rec, err := range r.s.store.ScanArrival(ctx, r.stream, after, scanStep) {
+			if err != nil {
+				return err
+			}
+			n++
+			after = rec.Arrival
+			if rec.Flags&recordOwn == 0 {
+				continue
+			}
+			sealed, err := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value)
+			if err != nil {
+				return err
+			}
+			if a := r.open(sealed); a.event != nil && a.event.Header.Device() == r.s.self.device {
+				list = append(list, outgoing{
+					id: rec.ID, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID,
+				})
+			}
+		}
+		p.mu.Lock()
+		p.queue = append(p.queue, list...)
+		p.mu.Unlock()
+		if n < scanStep {
+			p.wake()
+			return nil
+		}
+	}
+}
+
+// run publishes until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	if err := p.restore(ctx); err != nil && ctx.Err() == nil {
+		p.r.log.Error("reading unpublished messages failed", "error", err)
+	}
+	var allowed float64 // events that may go to neighbours that do not report
+	last := time.Now()
+	for ctx.Err() == nil {
+		next, state := p.next()
+		switch state {
+		case publishIdle:
+			p.pause(ctx, 0)
+			continue
+		case publishFull:
+			if !p.pause(ctx, reportPatience) {
+				p.leaveOut()
+			}
+			continue
+		case publishBlind:
+			now := time.Now()
+			rate := float64(p.r.s.cfg.Limits.PublishRate)
+			allowed = min(allowed+now.Sub(last).Seconds()*rate, float64(p.r.s.cfg.Limits.PublishWindow))
+			last = now
+			if allowed < 1 {
+				p.pause(ctx, time.Duration(float64(time.Second)/rate))
+				continue
+			}
+			allowed--
+		}
+		if !p.publish(ctx, next) {
+			p.pause(ctx, publishRetry)
+		}
+	}
+}
+
+// pause waits for a signal, at most d unless that is 0. It says whether a signal came.
+func (p *publisher) pause(ctx context.Context, d time.Duration) bool {
+	var timeout <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		timeout = t.C
+	}
+	select {
+	case <-p.signal:
+		return true
+	case <-timeout:
+		return false
+	case <-ctx.Done():
+		return true
+	}
+}
+
+type publishState int
+
+const (
+	publishIdle  publishState = iota // nothing to do
+	publishFull                      // the window is full: wait for a report
+	publishOpen                      // publish now
+	publishBlind                     // publish at the fixed rate: the window is full and nobody reports
+)
+
+// next returns the next event and how it may be published.
+func (p *publisher) next() (outgoing, publishState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return outgoing{}, publishIdle
+	}
+	p.trim()
+	if len(p.flight) < p.r.s.cfg.Limits.PublishWindow && p.bytes < windowBytes {
+		return p.queue[0], publishOpen
+	}
+	if len(p.acked) == 0 {
+		return p.queue[0], publishBlind
+	}
+	return p.queue[0], publishFull
+}
+
+// trim drops from flight what every reporting neighbour has passed; mu is held. Without any, flight
+// drains with time, at the fixed rate.
+func (p *publisher) trim() {
+	passed := 0
+	if len(p.acked) > 0 {
+		slowest := ^uint64(0)
+		for _, a := range p.acked {
+			slowest = min(slowest, a.seq)
+		}
+		for passed < len(p.flight) && p.flight[passed].seq <= slowest {
+			passed++
+		}
+	}
+	old := time.Now().Add(-10 * reportPatience)
+	for passed < len(p.flight) && p.flight[passed].at.Before(old) {
+		passed++
+	}
+	for _, o := range p.flight[:passed] {
+		p.bytes -= o.size
+	}
+	p.flight = slices.Delete(p.flight, 0, passed)
+}
+
+// leaveOut forgets the neighbours that hold the window up, until they report again.
+func (p *publisher) leaveOut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := time.Now().Add(-reportPatience)
+	for dev, a := range p.acked {
+		if len(p.flight) > 0 && a.seq < p.flight[0].seq && a.at.Before(limit) {
+			delete(p.acked, dev)
+		}
+	}
+}
+
+// publish hands one event to gossip; false says to try again later.
+func (p *publisher) publish(ctx context.Context, o outgoing) bool {
+	r := p.r
+	rec, err := r.s.store.Get(ctx, o.id)
+	if err == nil {
+		pctx, cancel := context.WithTimeout(ctx, publishTimeout)
+		err = r.s.cfg.Gossip.Publish(pctx, r.keys.Topic, rec.Value)
+		cancel()
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			r.log.Debug("publishing an event failed; it is kept and tried again", "error", err)
+		}
+		return false
+	}
+	o.at = time.Now()
+	p.mu.Lock()
+	p.queue = p.queue[1:]
+	last := len(p.queue) == 0
+	p.flight, p.bytes = append(p.flight, o), p.bytes+o.size
+	if over := len(p.flight) - 4*r.s.cfg.Limits.PublishWindow; over > 0 {
+		for _, f := range p.flight[:over] {
+			p.bytes -= f.size
+		}
+		p.flight = slices.Delete(p.flight, 0, over)
+	}
+	p.recent = append(p.recent, o)
+	p.recent = slices.Delete(p.recent, 0, max(0, len(p.recent)-recentEventsKept))
+	p.mu.Unlock()
+	r.mu.Lock()
+	r.state.Published = max(r.state.Published, o.arrival)
+	r.mu.Unlock()
+	if last {
+		p.done(ctx, o)
+	}
+	return true
+}
+
+// done makes it durable that everything was published, and shows the last event as sent.
+func (p *publisher) done(ctx context.Context, o outgoing) {
+	r := p.r
+	select {
+	case r.calls <- func() {
+		var b storage.Batch
+		r.putState(&b)
+		if _, err := r.s.store.Commit(ctx, &b, storage.Relaxed); err != nil && ctx.Err() == nil {
+			r.log.Warn("noting that messages were published failed", "error", err)
+		}
+	}:
+	default: // the owner is busy: its next commit says so too
+	}
+	if m, err := r.byID(ctx, o.event); err == nil && m.Kind == KindMessage {
+		r.s.events.publish(Event{Type: EventUpdate, Message: &m})
+	}
+}
+
+// again offers what was published lately to the network once more, for a neighbour that came late.
+func (p *publisher) again() {
+	p.mu.Lock()
+	limit := time.Now().Add(-recentAge)
+	list := slices.DeleteFunc(slices.Clone(p.recent), func(o outgoing) bool { return o.at.Before(limit) })
+	p.queue = append(list, p.queue...)
+	p.recent = nil
+	p.mu.Unlock()
+	p.wake()
+}
+
+// reported takes a neighbour's report in.
+func (p *publisher) reported(from wire.DeviceID, seq uint64) {
+	p.mu.Lock()
+	a := p.acked[from]
+	if a == nil {
+		if len(p.acked) >= maxReporting {
+			p.mu.Unlock()
+			return
+		}
+		a = &progressOf{}
+		p.acked[from] = a
+	}
+	a.seq, a.at = max(a.seq, seq), time.Now()
+	p.mu.Unlock()
+	p.wake()
+}
+
+// gone forgets a neighbour that is not connected any more.
+func (p *publisher) gone(dev wire.DeviceID) {
+	p.mu.Lock()
+	delete(p.acked, dev)
+	delete(p.heard, dev)
+	p.mu.Unlock()
+	p.wake()
+}
+
+// received counts what came straight from its author, and reports now and then.
+func (p *publisher) received(list []arrival) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range list {
+		a := &list[i]
+		if a.hidden || a.own || a.from != a.event.Header.Device() {
+			continue
+		}
+		h := p.heard[a.from]
+		if h == nil {
+			if len(p.heard) >= maxReporting {
+				continue
+			}
+			h = &reportTo{}
+			p.heard[a.from] = h
+		}
+		h.seq = max(h.seq, a.event.Header.DeviceSeq)
+		h.events++
+		h.bytes += len(a.sealed.Bytes())
+		if h.events >= reportEvents || h.bytes >= reportBytes {
+			h.events, h.bytes = 0, 0
+			p.r.s.links.send(a.from, progress{Topic: p.r.keys.Topic, Seq: h.seq}.encode(), nil)
+		}
+	}
+}
