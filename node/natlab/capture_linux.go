@@ -30,7 +30,8 @@ const (
 	captureRounds = 20
 )
 
-// Capture is a recording of the packets of one interface.
+// Capture is a recording of the packets of one interface. On the way in it also has those
+// that loss, a cut or a partition drops right behind.
 type Capture struct {
 	tb   testing.TB
 	name string

@@ -162,8 +162,8 @@ func (lab *Lab) checkShare(share float64) {
 // Partition makes a and b unreachable to each other, both ways, until Heal: packets
 // vanish without an error. It works by address, as seen from the other side. Between a
 // host behind a NAT and a public one, or two hosts of one network, exactly these two are
-// cut. Between two hosts behind different NATs, a is cut from everybody in b's network
-// and the other way round, since their neighbours share one public address.
+// cut. Between two hosts behind different NATs, b is cut from everybody in a's network,
+// since a shares its public address with its neighbours.
 func (lab *Lab) Partition(a, b *Host) {
 	lab.tb.Helper()
 	lab.change("partition "+a.name+" and "+b.name, func() error {
@@ -214,23 +214,21 @@ func (lab *Lab) HealAll() {
 // so that it also serves when a host has changed its address.
 func (lab *Lab) sever() error {
 	wanted := map[*Host]map[netip.Prefix]struct{}{}
-	block := func(at *Host, addr netip.Addr) {
+	for pair := range lab.partitions {
+		a, b := pair[0], pair[1]
+		// One side is enough; better one that sees an address which is the other's alone.
+		at, addr, shared := a, netip.Addr{}, false
+		if addr, shared = b.seenFrom(a); shared {
+			at = b
+			addr, _ = a.seenFrom(b)
+		}
+		if !addr.IsValid() {
+			continue // no path between them anyway
+		}
 		if wanted[at] == nil {
 			wanted[at] = map[netip.Prefix]struct{}{}
 		}
 		wanted[at][netip.PrefixFrom(addr, addr.BitLen())] = struct{}{}
-	}
-	for pair := range lab.partitions {
-		a, b := pair[0], pair[1]
-		ofA, sharedA := a.seenFrom(b)
-		ofB, sharedB := b.seenFrom(a)
-		// One side is enough if it sees an address that is the other's alone.
-		if ofA.IsValid() && (!sharedA || sharedB) {
-			block(b, ofA)
-		}
-		if ofB.IsValid() && (!sharedB || sharedA) {
-			block(a, ofB)
-		}
 	}
 	for _, h := range lab.hosts {
 		if len(wanted[h]) == 0 && len(h.link.severed) == 0 {

@@ -33,6 +33,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 }
 
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	public, other := lab.Public("public"), lab.Public("other")
 	home := lab.Home("home", natlab.Cone)
@@ -54,11 +55,11 @@ func TestPartition(t *testing.T) {
 		}
 	}
 	check("at first")
-	lab.Partition(a, public)
+	lab.Partition(public, a) // cuts a, and not its whole home, in either order
 	check("NATed and public", "a-public")
 	lab.Partition(b, a)
 	check("and two of one network", "a-public", "b-a")
-	lab.Heal(public, a)
+	lab.Heal(a, public)
 	check("healed in the other order", "b-a")
 	lab.HealAll()
 	lab.Split([]*natlab.Host{a, b}, []*natlab.Host{public}, []*natlab.Host{other})
@@ -69,6 +70,7 @@ func TestPartition(t *testing.T) {
 
 // A partition is about hosts: it follows one that changes its address.
 func TestPartitionFollowsAddress(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	office := lab.LAN("office")
 	a, b := office.Host("a"), office.Host("b")
@@ -84,8 +86,44 @@ func TestPartitionFollowsAddress(t *testing.T) {
 	checkUDP(t, "healed", a, server, true)
 }
 
+// What is cut is cut each way on its own, not only because the answers are missing.
+func TestBlockBothWays(t *testing.T) {
+	t.Parallel()
+	lab := natlab.New(t)
+	office := lab.LAN("office")
+	a, b := office.Host("a"), office.Host("b")
+	ca, cb := listenUDP(t, a, innerPort), listenUDP(t, b, innerPort)
+	hear := func(conn *net.UDPConn, want bool) {
+		t.Helper()
+		_ = conn.SetReadDeadline(time.Now().Add(wait(want)))
+		if _, err := conn.Read(make([]byte, 100)); (err == nil) != want {
+			t.Errorf("heard at %s: %t, want %t", conn.LocalAddr(), err == nil, want)
+		}
+	}
+	for _, tc := range []struct {
+		off  func()
+		want bool
+	}{
+		{func() { lab.Partition(a, b) }, false},
+		{lab.HealAll, true},
+		{func() { a.Block(netip.PrefixFrom(b.Addr(), 32)) }, false},
+		{func() { a.Unblock(netip.PrefixFrom(b.Addr(), 32)) }, true},
+		{a.Cut, false},
+	} {
+		tc.off()
+		_, errA := ca.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(b.Addr(), innerPort))
+		_, errB := cb.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(a.Addr(), innerPort))
+		if err := errors.Join(errA, errB); err != nil {
+			t.Fatal(err)
+		}
+		hear(ca, tc.want)
+		hear(cb, tc.want)
+	}
+}
+
 // Between two NATs a partition goes by their public addresses.
 func TestPartitionOfHomes(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	server := mirrorUDP(t, lab.Public("server"))
 	homes := []*natlab.Network{lab.Home("homeA", natlab.Cone), lab.Home("homeB", natlab.Cone)}
@@ -116,6 +154,7 @@ func TestPartitionOfHomes(t *testing.T) {
 }
 
 func TestCutAndBlock(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	relay := lab.Public("relay")
 	server := mirrorUDP(t, relay)
@@ -233,6 +272,7 @@ func TestRate(t *testing.T) {
 
 // A laptop moves from the office to a home and keeps its cable's faults.
 func TestMoveTo(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	server := mirrorUDP(t, lab.Public("server"))
 	office, home := lab.LAN("office"), lab.Home("home", natlab.Cone)
@@ -247,16 +287,25 @@ func TestMoveTo(t *testing.T) {
 	}
 	checkUDP(t, "at home", laptop, server, true)
 	checkUDP(t, "at home", laptop, atDesk, false)
+	laptop.SetRate(0)
 	laptop.SetLoss(1)
 	checkUDP(t, "with a bad cable", laptop, server, false)
 	laptop.MoveTo(office)
+	arrived := desk.Capture(t)
 	checkUDP(t, "with a bad cable in the office", laptop, atDesk, false)
+	if arrived.Contains([]byte(question)) {
+		t.Error("the moved cable loses only what comes back")
+	}
 	laptop.SetLoss(0)
 	checkUDP(t, "back in the office", laptop, atDesk, true)
+	if !arrived.Contains([]byte(question)) {
+		t.Error("the question is not in the capture of who answered it")
+	}
 }
 
 // What mDNS needs: a datagram to 224.0.0.251 reaches the neighbours and nobody else.
 func TestMulticast(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	group := &net.UDPAddr{IP: net.IPv4(224, 0, 0, 251), Port: 5353}
 	join := func(h *natlab.Host) (conn *net.UDPConn) {
@@ -388,6 +437,7 @@ func TestNothingIsLeftAfterCrash(t *testing.T) {
 }
 
 func TestCapture(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	relay := lab.Public("relay")
 	home := lab.Home("home", natlab.Cone)

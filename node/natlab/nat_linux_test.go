@@ -97,6 +97,7 @@ func TestConeOfNeighbours(t *testing.T) {
 }
 
 func TestUnsolicitedIsDropped(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []natlab.Kind{natlab.Cone, natlab.Symmetric} {
 		t.Run(kind.String(), func(t *testing.T) {
 			lab := natlab.New(t)
@@ -127,6 +128,7 @@ func TestUnsolicitedIsDropped(t *testing.T) {
 
 // Both homes use the same private prefix, as homes do.
 func TestPunchUDP(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		a, b natlab.Kind
 		want bool
@@ -177,6 +179,7 @@ func punchUDP(conn *net.UDPConn, peer netip.AddrPort, limit time.Duration) bool 
 }
 
 func TestPunchTCP(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		a, b natlab.Kind
 		want bool
@@ -219,6 +222,7 @@ func TestPunchTCP(t *testing.T) {
 }
 
 func TestBlockedKinds(t *testing.T) {
+	t.Parallel()
 	lab := natlab.New(t)
 	relay, other := lab.Public("relay"), lab.Public("other")
 	relayUDP, relayTCP := mirrorUDP(t, relay), mirrorTCP(t, relay)

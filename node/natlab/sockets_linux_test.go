@@ -26,6 +26,9 @@ const (
 	retry = 50 * time.Millisecond
 )
 
+// question is what a mirror is asked.
+const question = "who am I"
+
 // shared lets several sockets use one local port, as libp2p does for hole punching.
 func shared(_, _ string, conn syscall.RawConn) error {
 	var err error
@@ -105,7 +108,7 @@ func askUDP(conn *net.UDPConn, server netip.AddrPort, limit time.Duration) (neti
 	buf := make([]byte, 2048)
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		// A failing write is an ICMP error for an earlier one, or a missing route.
-		if _, err := conn.WriteToUDPAddrPort([]byte("who am I"), server); err != nil {
+		if _, err := conn.WriteToUDPAddrPort([]byte(question), server); err != nil {
 			return netip.AddrPort{}, err
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(min(limit, 4*retry)))
