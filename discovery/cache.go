@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,8 +78,8 @@ func decodeRecord(p peer.ID, b []byte) (*record, error) {
 	return r, nil
 }
 
-// cache keeps last-good addresses per group in a [Store]. The Finder owns it under its mutex, and
-// hands its writes to one goroutine, so that no lock is held across the disk.
+// cache keeps last-good addresses per group in a [Store]. One goroutine of the Finder uses it, so
+// that no lock is held across the disk and no caller waits for it.
 type cache struct {
 	store Store
 	max   int // per group
@@ -89,14 +90,14 @@ func cacheKey(group Key, p peer.ID) []byte {
 }
 
 // load returns a group's entries, most recently good first. Expired and broken ones are deleted.
-func (c *cache) load(group Key, now time.Time) ([]*record, error) {
+func (c *cache) load(ctx context.Context, group Key, now time.Time) ([]*record, error) {
 	if c.store == nil {
 		return nil, nil
 	}
 	prefix := append([]byte(cachePrefix), group[:]...)
 	var out []*record
 	var drop [][]byte
-	err := c.store.Each(prefix, func(key, value []byte) bool {
+	err := c.store.Each(ctx, prefix, func(key, value []byte) bool {
 		id := key[len(prefix):]
 		if len(id) == 0 || len(id) > maxPeerIDSize {
 			drop = append(drop, slices.Clone(key))
@@ -118,7 +119,7 @@ func (c *cache) load(group Key, now time.Time) ([]*record, error) {
 		drop = append(drop, cacheKey(group, r.peer))
 	}
 	for _, key := range drop {
-		if err := c.store.Delete(key); err != nil {
+		if err := c.store.Delete(ctx, key); err != nil {
 			return nil, fmt.Errorf("dropping a cached address: %w", err)
 		}
 	}
@@ -126,24 +127,24 @@ func (c *cache) load(group Key, now time.Time) ([]*record, error) {
 }
 
 // save writes an entry.
-func (c *cache) save(group Key, r *record) error {
+func (c *cache) save(ctx context.Context, group Key, r *record) error {
 	if c.store == nil {
 		return nil
 	}
-	if err := c.store.Put(cacheKey(group, r.peer), r.encode()); err != nil {
+	if err := c.store.Put(ctx, cacheKey(group, r.peer), r.encode()); err != nil {
 		return fmt.Errorf("caching an address: %w", err)
 	}
 	return nil
 }
 
 // drop deletes a whole group.
-func (c *cache) drop(group Key) error {
+func (c *cache) drop(ctx context.Context, group Key) error {
 	if c.store == nil {
 		return nil
 	}
 	prefix := append([]byte(cachePrefix), group[:]...)
 	var keys [][]byte
-	err := c.store.Each(prefix, func(key, _ []byte) bool {
+	err := c.store.Each(ctx, prefix, func(key, _ []byte) bool {
 		keys = append(keys, slices.Clone(key))
 		return true
 	})
@@ -151,7 +152,7 @@ func (c *cache) drop(group Key) error {
 		return fmt.Errorf("reading cached addresses: %w", err)
 	}
 	for _, key := range keys {
-		if err := c.store.Delete(key); err != nil {
+		if err := c.store.Delete(ctx, key); err != nil {
 			return fmt.Errorf("dropping a cached address: %w", err)
 		}
 	}

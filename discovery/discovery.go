@@ -40,8 +40,8 @@ type Network interface {
 	// Connect opens a connection to a peer at one of the addresses, or says why it cannot. A nil
 	// error does not prove that the connection lives on.
 	Connect(ctx context.Context, info peer.AddrInfo) error
-	// Connected says whether a connection to the peer that carries rooms stands now; one over a
-	// limited relay does not count.
+	// Connected says whether a connection to the peer stands now, be it over a relay: making it a
+	// direct one is not the business of dialling again.
 	Connected(p peer.ID) bool
 	// LocalSubnets lists the prefixes of this machine's own interfaces, as multiaddr texts of IP
 	// networks such as "192.168.1.0/24".
@@ -52,11 +52,11 @@ type Network interface {
 // only cost a slower start.
 type Store interface {
 	// Put writes a value durably or soon durably.
-	Put(key, value []byte) error
+	Put(ctx context.Context, key, value []byte) error
 	// Delete removes a key; one that is missing is no error.
-	Delete(key []byte) error
+	Delete(ctx context.Context, key []byte) error
 	// Each calls f with every key that has the prefix until f returns false. f must not call Store.
-	Each(prefix []byte, f func(key, value []byte) bool) error
+	Each(ctx context.Context, prefix []byte, f func(key, value []byte) bool) error
 }
 
 // LAN finds peers of the same network on the local link.

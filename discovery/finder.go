@@ -23,9 +23,9 @@ var (
 	ContactGroup = Key{0: 'c', 1: 'o', 2: 'n', 3: 't', 4: 'a', 5: 'c', 6: 't', 7: 's'}
 )
 
-// saveQueue bounds cache writes that wait for the disk; when it is full the newest is dropped,
-// and comes again with the next connection.
-const saveQueue = 256
+// diskQueue bounds uses of the cache that wait for the disk. When it is full, a new address is not
+// cached, and comes again with the next connection; loading and clearing a group wait.
+const diskQueue = 256
 
 // Finder merges the sources and dials. See the package documentation.
 type Finder struct {
@@ -33,8 +33,8 @@ type Finder struct {
 	policy Policy
 	cache  cache
 	log    *slog.Logger
-	kick   chan struct{} // wakes the dialler; capacity 1
-	saves  chan saveRequest
+	kick   chan struct{}                  // wakes the dialler; capacity 1
+	disk   chan func(ctx context.Context) // uses of the cache
 	stats  counters
 
 	mu     sync.Mutex // guards sched, groups, saved, launch
@@ -42,11 +42,6 @@ type Finder struct {
 	groups map[Key]*following
 	saved  map[string]savedAddrs // cache key -> what was written last
 	launch func(*following)      // starts a group's loops; nil before and after Run
-}
-
-type saveRequest struct {
-	group  Key
-	record *record
 }
 
 type savedAddrs struct {
@@ -92,7 +87,7 @@ func New(cfg Config) (*Finder, error) {
 		cache:  cache{store: cfg.Store, max: cfg.Limits.CachePerGroup},
 		log:    cfg.Logger,
 		kick:   make(chan struct{}, 1),
-		saves:  make(chan saveRequest, saveQueue),
+		disk:   make(chan func(context.Context), diskQueue),
 		sched:  newSchedule(cfg.Self, cfg.Limits, cfg.Seed),
 		groups: make(map[Key]*following),
 		saved:  make(map[string]savedAddrs),
@@ -105,22 +100,30 @@ func (f *Finder) Run(ctx context.Context) error {
 	for _, b := range f.cfg.Bootstraps {
 		f.offer(b, SourceBootstrap, &RelayGroup)
 	}
-	f.offerCached(RelayGroup)
-	f.offerCached(ContactGroup)
+	f.offerCached(ctx, RelayGroup)
+	f.offerCached(ctx, ContactGroup)
 
 	f.mu.Lock()
 	f.launch = func(fol *following) { f.runGroup(ctx, g, fol) }
-	for _, fol := range f.groups {
+	names := make([]Key, 0, len(f.groups))
+	for name, fol := range f.groups {
 		f.launch(fol)
+		names = append(names, name)
 	}
 	f.mu.Unlock()
+	for _, name := range names {
+		f.offerCached(ctx, name)
+	}
 
 	if f.cfg.LAN != nil {
 		g.Go(func() error {
 			return f.cfg.LAN.Run(ctx, func(info peer.AddrInfo) { f.offer(info, SourceLAN, nil) })
 		})
 	}
-	g.Go(func() error { return f.save(ctx) })
+	g.Go(func() error {
+		f.useDisk(ctx)
+		return nil
+	})
 	g.Go(func() error {
 		f.dial(ctx, g)
 		return nil
@@ -192,13 +195,13 @@ func (f *Finder) offer(info peer.AddrInfo, source Source, group *Key) {
 		info.Addrs = info.Addrs[:maxAddrs]
 	}
 	f.mu.Lock()
-	f.sched.offer(time.Now(), info, source, group)
+	f.sched.offer(time.Now(), info, source, group, false)
 	f.mu.Unlock()
 	f.wake()
 }
 
-func (f *Finder) offerCached(group Key) {
-	records, err := f.cache.load(group, f.cfg.Now())
+func (f *Finder) offerCached(ctx context.Context, group Key) {
+	records, err := f.cache.load(ctx, group, f.cfg.Now())
 	if err != nil {
 		f.log.Warn("address cache unreadable", "err", err)
 		return
@@ -208,9 +211,17 @@ func (f *Finder) offerCached(group Key) {
 	}
 }
 
-// Want makes the Finder keep trying to connect to a peer until Release, at the given addresses and
-// any it knows or learns. Wanting a wanted peer adds the addresses.
-func (f *Finder) Want(info peer.AddrInfo) { f.offer(info, SourceHint, &ContactGroup) }
+// Hint remembers addresses of a peer without dialling it.
+func (f *Finder) Hint(info peer.AddrInfo) { f.offer(info, SourceHint, nil) }
+
+// Want makes the Finder keep trying to connect to a peer until Release, at any address it knows or
+// learns; with none, the dialler has to find one.
+func (f *Finder) Want(p peer.ID) {
+	f.mu.Lock()
+	f.sched.offer(time.Now(), peer.AddrInfo{ID: p}, SourceHint, nil, true)
+	f.mu.Unlock()
+	f.wake()
+}
 
 // Release undoes Want; the peer stays known.
 func (f *Finder) Release(p peer.ID) {
@@ -252,8 +263,14 @@ func (f *Finder) Good(group Key, info peer.AddrInfo) {
 	}
 	f.saved[key] = savedAddrs{at: now, addrs: addrs}
 	f.mu.Unlock()
+	r := &record{peer: info.ID, good: now, addrs: addrs}
+	save := func(ctx context.Context) {
+		if err := f.cache.save(ctx, group, r); err != nil {
+			f.log.Warn("address not cached", "err", err)
+		}
+	}
 	select {
-	case f.saves <- saveRequest{group, &record{peer: info.ID, good: now, addrs: addrs}}:
+	case f.disk <- save:
 	default:
 		f.mu.Lock()
 		delete(f.saved, key)
@@ -261,24 +278,20 @@ func (f *Finder) Good(group Key, info peer.AddrInfo) {
 	}
 }
 
-// save writes the cache; what is queued when ctx ends is still written.
-func (f *Finder) save(ctx context.Context) error {
-	write := func(s saveRequest) {
-		if err := f.cache.save(s.group, s.record); err != nil {
-			f.log.Warn("address not cached", "err", err)
-		}
-	}
+// useDisk works through the disk queue; what waits when ctx ends is still done.
+func (f *Finder) useDisk(ctx context.Context) {
 	for {
 		select {
-		case s := <-f.saves:
-			write(s)
+		case use := <-f.disk:
+			use(ctx)
 		case <-ctx.Done():
+			last := context.WithoutCancel(ctx)
 			for {
 				select {
-				case s := <-f.saves:
-					write(s)
+				case use := <-f.disk:
+					use(last)
 				default:
-					return nil
+					return
 				}
 			}
 		}
@@ -306,6 +319,15 @@ func (f *Finder) Wake() {
 		f.cfg.LAN.Restart()
 	}
 	f.wake()
+}
+
+// Reannounce tells the rendezvous this peer's addresses of now.
+func (f *Finder) Reannounce() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fol := range f.groups {
+		fol.nudgeAnnounce()
+	}
 }
 
 // Stats returns the counters.

@@ -48,11 +48,16 @@ func newFollowing(g Group) *following {
 }
 
 func (fol *following) nudge() {
-	for _, w := range fol.wakes {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
+	fol.nudgeAnnounce()
+	trigger(fol.wakes[1])
+}
+
+func (fol *following) nudgeAnnounce() { trigger(fol.wakes[0]) }
+
+func trigger(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -65,11 +70,14 @@ func (f *Finder) Follow(g Group) {
 	}
 	fol := newFollowing(g)
 	f.groups[g.Name] = fol
-	if f.launch != nil {
+	running := f.launch != nil
+	if running {
 		f.launch(fol)
 	}
 	f.mu.Unlock()
-	f.offerCached(g.Name)
+	if running && f.cfg.Store != nil { // otherwise Run loads it
+		f.disk <- func(ctx context.Context) { f.offerCached(ctx, g.Name) }
+	}
 }
 
 // Unfollow stops looking and, with forget, deletes what the cache holds of the group. It is
@@ -88,10 +96,13 @@ func (f *Finder) Unfollow(name Key, forget bool) {
 			}
 		}
 	}
+	running := f.launch != nil
 	f.mu.Unlock()
-	if forget {
-		if err := f.cache.drop(name); err != nil {
-			f.log.Warn("address cache not cleared", "err", err)
+	if forget && running && f.cfg.Store != nil {
+		f.disk <- func(ctx context.Context) {
+			if err := f.cache.drop(ctx, name); err != nil {
+				f.log.Warn("address cache not cleared", "err", err)
+			}
 		}
 	}
 }
@@ -101,7 +112,7 @@ func (f *Finder) Unfollow(name Key, forget bool) {
 func (f *Finder) Member(name Key, info peer.AddrInfo) {
 	f.mu.Lock()
 	if _, ok := f.groups[name]; ok {
-		f.sched.offer(time.Now(), info, SourceCache, &name)
+		f.sched.offer(time.Now(), info, SourceCache, &name, false)
 	}
 	f.mu.Unlock()
 	f.wake()

@@ -28,7 +28,8 @@ const (
 type candidate struct {
 	id       peer.ID
 	addrs    []ma.Multiaddr
-	keep     bool // configured or asked for: never given up
+	keep     bool // configured: tried again soon, for ever
+	want     bool // asked for by name: tried again for ever
 	lan      bool
 	groups   map[Key]struct{}
 	failures int
@@ -60,14 +61,15 @@ func newSchedule(self peer.ID, limits Limits, seed uint64) *schedule {
 	}
 }
 
-// offer takes addresses of a peer. They were already filtered by policy.
-func (s *schedule) offer(now time.Time, info peer.AddrInfo, source Source, group *Key) {
+// offer takes addresses of a peer, already filtered by policy. A wanted one may come without any:
+// whoever dials then finds some.
+func (s *schedule) offer(now time.Time, info peer.AddrInfo, source Source, group *Key, want bool) {
 	if info.ID == s.self || info.ID == "" {
 		return
 	}
 	c := s.peers[info.ID]
 	if c == nil {
-		if len(info.Addrs) == 0 {
+		if len(info.Addrs) == 0 && !want {
 			return
 		}
 		if len(s.peers) >= s.limits.Peers && !s.evict() {
@@ -86,7 +88,8 @@ func (s *schedule) offer(now time.Time, info peer.AddrInfo, source Source, group
 		c.addrs = mergeAddrs(info.Addrs, c.addrs)
 	}
 	c.seen = now
-	c.keep = c.keep || source == SourceBootstrap || source == SourceHint
+	c.keep = c.keep || source == SourceBootstrap
+	c.want = c.want || want
 	c.lan = c.lan || source == SourceLAN
 	if group != nil {
 		c.groups[*group] = struct{}{}
@@ -120,7 +123,7 @@ func hasNew(known, offered []ma.Multiaddr) bool {
 func (s *schedule) evict() bool {
 	var worst *candidate
 	for _, c := range s.peers {
-		if c.keep || c.dialling {
+		if c.keep || c.want || c.dialling {
 			continue
 		}
 		if worst == nil || c.failures > worst.failures || (c.failures == worst.failures && c.seen.Before(worst.seen)) {
@@ -134,10 +137,10 @@ func (s *schedule) evict() bool {
 	return true
 }
 
-// release makes a peer an ordinary candidate again.
+// release makes a wanted peer an ordinary candidate again.
 func (s *schedule) release(p peer.ID) {
 	if c := s.peers[p]; c != nil {
-		c.keep = false
+		c.want = false
 	}
 }
 
@@ -148,7 +151,7 @@ func (s *schedule) dropGroup(name Key) {
 			continue
 		}
 		delete(c.groups, name)
-		if len(c.groups) == 0 && !c.keep && !c.lan && !c.dialling {
+		if len(c.groups) == 0 && !c.keep && !c.want && !c.lan && !c.dialling {
 			delete(s.peers, id)
 		}
 	}
@@ -166,7 +169,7 @@ func (s *schedule) next(now time.Time, connected func(peer.ID) bool) (peer.AddrI
 	wait := idle
 	var best *candidate
 	for _, c := range s.peers {
-		if c.dialling || len(c.addrs) == 0 || !s.wanted(c, perGroup, lan) || connected(c.id) {
+		if c.dialling || !s.wanted(c, perGroup, lan) || connected(c.id) {
 			continue
 		}
 		if d := c.next.Sub(now); d > 0 {
@@ -218,7 +221,7 @@ func (s *schedule) count(connected func(peer.ID) bool) (map[Key]int, int) {
 }
 
 func (s *schedule) wanted(c *candidate, perGroup map[Key]int, lan int) bool {
-	if c.keep || (c.lan && lan < s.limits.LANPeers) {
+	if c.keep || c.want || (c.lan && lan < s.limits.LANPeers) {
 		return true
 	}
 	for g := range c.groups {
@@ -237,6 +240,8 @@ func better(a, b *candidate) bool {
 		return a.keep
 	case a.lan != b.lan:
 		return a.lan
+	case a.want != b.want:
+		return a.want
 	case a.failures != b.failures:
 		return a.failures < b.failures
 	case !a.next.Equal(b.next):
@@ -259,7 +264,7 @@ func (s *schedule) done(now time.Time, p peer.ID, failed bool) {
 		return
 	}
 	c.failures++
-	if !c.keep && c.failures >= maxFailures {
+	if !c.keep && !c.want && c.failures >= maxFailures {
 		delete(s.peers, p)
 		return
 	}

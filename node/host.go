@@ -1,0 +1,214 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const (
+	// userAgent says which protocol generation this is and nothing else: a full version would tell
+	// everybody which known holes to try.
+	userAgent = "starling/1"
+	// Reservations: ask at once, look for relays again after 5 s, try a relay that refused after a
+	// minute. libp2p's defaults need 14-24 s to come back after a relay's restart, these 4 s.
+	relayBootDelay   = 0
+	relayMinInterval = 5 * time.Second
+	relayBackoff     = time.Minute
+	// relayReservations is how many relays hold a place for us.
+	relayReservations = 2
+	// relayCandidates bounds the relays that are tried.
+	relayCandidates = 16
+)
+
+// hostParts are what newHost wires into the host for the rest of the node.
+type hostParts struct {
+	bandwidth *bandwidth
+	punches   holepunch.EventTracer
+	relays    autorelay.PeerSource
+	gater     connmgr.ConnectionGater // nil: everybody may connect
+	extra     []libp2p.Option         // what a relay adds
+}
+
+// newHost makes the libp2p host. It does not listen yet, so that nobody is answered before the
+// node can.
+func newHost(p *plan, parts hostParts) (host.Host, error) {
+	key, err := crypto.UnmarshalEd25519PrivateKey(p.Keys.Device().PrivateKey())
+	if err != nil {
+		return nil, fmt.Errorf("reading the device key: %w", err)
+	}
+	rm, err := newResourceManager(p.Limits.Connections)
+	if err != nil {
+		return nil, err
+	}
+	cm, err := newConnManager(p.Limits.Connections)
+	if err != nil {
+		return nil, errors.Join(err, rm.Close())
+	}
+	opts := []libp2p.Option{
+		libp2p.Identity(key),
+		libp2p.NoListenAddrs,
+		libp2p.EnableRelay(), // NoListenAddrs alone would switch it off
+		libp2p.UserAgent(userAgent),
+		libp2p.ProtocolVersion(userAgent),
+		libp2p.ResourceManager(rm),
+		libp2p.ConnectionManager(cm),
+		libp2p.BandwidthReporter(parts.bandwidth),
+		libp2p.DisableMetrics(),
+		libp2p.EnableHolePunching(holepunch.WithTracer(parts.punches)),
+	}
+	if parts.gater != nil {
+		opts = append(opts, libp2p.ConnectionGater(parts.gater))
+	}
+	opts = append(opts, transportOptions(p)...)
+	opts = append(opts, reachabilityOptions(p, parts.relays)...)
+	opts = append(opts, parts.extra...)
+	h, err := libp2p.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("making the host: %w", err)
+	}
+	return h, nil
+}
+
+func transportOptions(p *plan) []libp2p.Option {
+	if p.Simulation != nil {
+		return append([]libp2p.Option{libp2p.DisableIdentifyAddressDiscovery()}, p.Simulation.Options...)
+	}
+	return []libp2p.Option{
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(libp2pquic.NewTransport),
+		// TLS first: over TCP it agrees on a post-quantum key, Noise does not. Noise stays for
+		// peers whose clock is so wrong that no certificate is valid.
+		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Security(noise.ID, noise.New),
+		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
+		libp2p.NATPortMap(),
+		libp2p.EnableAutoNATv2(),
+	}
+}
+
+func reachabilityOptions(p *plan, relays autorelay.PeerSource) []libp2p.Option {
+	var opts []libp2p.Option
+	switch p.Reachability {
+	case ReachabilityPublic:
+		return []libp2p.Option{libp2p.ForceReachabilityPublic(), libp2p.EnableNATService()}
+	case ReachabilityPrivate:
+		opts = append(opts, libp2p.ForceReachabilityPrivate())
+	}
+	return append(opts, libp2p.EnableAutoRelayWithPeerSource(
+		relays,
+		autorelay.WithBootDelay(relayBootDelay),
+		autorelay.WithMinInterval(relayMinInterval),
+		autorelay.WithBackoff(relayBackoff),
+		autorelay.WithNumRelays(relayReservations),
+		autorelay.WithMinCandidates(1),
+		autorelay.WithMaxCandidates(relayCandidates),
+	))
+}
+
+// listen opens the configured addresses, or the default ones at a port. It returns the port that
+// the next start should ask for; 0 says that there is none to remember.
+func listen(h host.Host, configured []ma.Multiaddr, port int) (int, error) {
+	if len(configured) > 0 {
+		for _, a := range configured {
+			if err := h.Network().Listen(a); err != nil {
+				return 0, fmt.Errorf("listening on %s: %w", a, listenCause(err))
+			}
+		}
+		return 0, nil
+	}
+	chosen, err := listenDefault(h, port)
+	if err != nil && port != 0 {
+		chosen, err = listenDefault(h, 0) // somebody else has last time's port
+	}
+	if err != nil {
+		return 0, fmt.Errorf("listening: %w", listenCause(err))
+	}
+	return chosen, nil
+}
+
+// listenDefault opens TCP and QUIC on one port number, IPv4 and IPv6. IPv4 over TCP decides the
+// port; each other may be missing, as on a machine without IPv6.
+func listenDefault(h host.Host, port int) (int, error) {
+	first := "/ip4/0.0.0.0/tcp/"
+	before := len(h.Network().ListenAddresses())
+	err := listenText(h, first+strconv.Itoa(port))
+	if err != nil {
+		return 0, err
+	}
+	if all := h.Network().ListenAddresses(); port == 0 && len(all) > before {
+		text, err := all[len(all)-1].ValueForProtocol(ma.P_TCP)
+		if err == nil {
+			port, err = strconv.Atoi(text)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("reading the port listened on: %w", err)
+		}
+	}
+	at := strconv.Itoa(port)
+	for _, pattern := range [...][2]string{
+		{"/ip4/0.0.0.0/udp/", "/quic-v1"}, {"/ip6/::/tcp/", ""}, {"/ip6/::/udp/", "/quic-v1"},
+	} {
+		if listenText(h, pattern[0]+at+pattern[1]) == nil {
+			continue
+		}
+		// The port may be taken for this one only; any other will do, or none.
+		_ = listenText(h, pattern[0]+"0"+pattern[1])
+	}
+	return port, nil
+}
+
+func listenText(h host.Host, text string) error {
+	a, err := ma.NewMultiaddr(text)
+	if err != nil {
+		return err
+	}
+	return h.Network().Listen(a)
+}
+
+// listenCause puts the operating system's reason first: libp2p wraps it in a list of all addresses.
+func listenCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Errorf("%w; choose another with --listen", op.Err)
+	}
+	return err
+}
+
+// closeHost closes a host; libp2p's Close has no deadline of its own.
+func closeHost(ctx context.Context, h host.Host) error {
+	done := make(chan error, 1)
+	go func() { done <- h.Close() }() // ends with Close; waited for below unless ctx ends
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("closing the host: %w", ctx.Err())
+	}
+}
+
+// fullAddrs renders addresses with the peer id, as others need them.
+func fullAddrs(id peer.ID, addrs []ma.Multiaddr) []string {
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		out = append(out, a.String()+"/p2p/"+id.String())
+	}
+	return out
+}
