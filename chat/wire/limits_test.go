@@ -1,0 +1,340 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLimits takes each limit exactly, and refuses one more, when encoding.
+func TestLimits(t *testing.T) {
+	text := func(n int) string { return strings.Repeat("x", n) }
+	accounts := func(n int) []AccountID {
+		out := make([]AccountID, n)
+		for i := range out {
+			binary.BigEndian.PutUint32(out[i][:], uint32(i+1))
+		}
+		return out
+	}
+	body := func(b Body) error {
+		content, err := EncodeBody(b)
+		if err == nil {
+			_, err = ParseBody(b.EventKind(), content)
+		}
+		return err
+	}
+	frame := func(protocol string, f Frame) error {
+		payload, err := EncodeFrame(f)
+		if err == nil {
+			_, err = frameParsers[protocol](payload)
+		}
+		return err
+	}
+	keys := testRoomKeys(t)
+	header := func(change func(*Header)) error {
+		h := testEvent(t, keys, &JoinBody{}, nil).Header
+		change(&h)
+		_, err := NewEvent(h, nil, testKey("ada/laptop"), random("s"))
+		return err
+	}
+	acct := AccountID{1}
+	for name, c := range map[string]struct {
+		limit int
+		try   func(n int) error
+	}{
+		"text":     {MaxText, func(n int) error { return body(&MessageBody{Text: text(n)}) }},
+		"edit":     {MaxText, func(n int) error { return body(&EditBody{Text: text(n)}) }},
+		"mentions": {MaxMentions, func(n int) error { return body(&MessageBody{Text: "x", Mentions: accounts(n)}) }},
+		"files": {MaxAttachments, func(n int) error {
+			files := make([]File, n)
+			for i := range files {
+				files[i] = File{Name: text(MaxFileName), MediaType: text(MaxMediaType)}
+			}
+			return body(&MessageBody{Files: files})
+		}},
+		"file name":  {MaxFileName, func(n int) error { return body(&MessageBody{Files: []File{{Name: text(n)}}}) }},
+		"media type": {MaxMediaType, func(n int) error { return body(&MessageBody{Files: []File{{Name: "x", MediaType: text(n)}}}) }},
+		"nick":       {MaxNick, func(n int) error { return body(&ProfileBody{Nick: text(n)}) }},
+		"about":      {MaxAbout, func(n int) error { return body(&ProfileBody{Nick: "x", About: text(n)}) }},
+		"reason":     {MaxReason, func(n int) error { return body(&BanBody{Account: acct, Reason: text(n)}) }},
+		"leave":      {MaxReason, func(n int) error { return body(&LeaveBody{Reason: text(n)}) }},
+		"redact":     {MaxReason, func(n int) error { return body(&RedactBody{Reason: text(n)}) }},
+		"topic":      {MaxTopicText, func(n int) error { return body(&TopicBody{Text: text(n)}) }},
+		"reaction":   {MaxReaction, func(n int) error { return body(&ReactBody{Symbol: text(n)}) }},
+		"marker":     {MaxReadMarkerBox, func(n int) error { return body(&ReadMarkerBody{Box: make([]byte, n)}) }},
+		"room":       {MaxPrivateName, func(n int) error { return body(&CreateBody{Name: text(n), Topic: keys.Topic, Network: "m"}) }},
+		"network": {MaxNetworkName, func(n int) error {
+			return body(&CreateBody{Name: "n", Topic: keys.Topic, Network: text(n)})
+		}},
+		"rate":    {maxRatePerMinute, func(n int) error { return body(&PolicyBody{RatePerMinute: uint32(n)}) }},
+		"burst":   {maxBurst, func(n int) error { return body(&PolicyBody{Burst: uint32(n)}) }},
+		"days":    {maxHistoryDays, func(n int) error { return body(&PolicyBody{HistoryDays: uint32(n)}) }},
+		"events":  {maxHistoryEvents, func(n int) error { return body(&PolicyBody{HistoryEvents: uint32(n)}) }},
+		"expiry":  {maxExpirySeconds, func(n int) error { return body(&PolicyBody{ExpirySeconds: uint32(n)}) }},
+		"role":    {int(RoleOwner), func(n int) error { return body(&RoleBody{Account: acct, Role: Role(n)}) }},
+		"post":    {int(RoleOwner), func(n int) error { return body(&PolicyBody{PostRole: Role(n)}) }},
+		"style":   {int(StyleNotice), func(n int) error { return body(&MessageBody{Text: "x", Style: Style(n)}) }},
+		"present": {int(PresenceGone), func(n int) error { return body(&PresenceBody{State: Presence(n)}) }},
+		"parents": {MaxParents, func(n int) error {
+			return header(func(h *Header) {
+				for _, a := range accounts(n) {
+					h.Parents = append(h.Parents, EventID(a))
+				}
+			})
+		}},
+		"attachments": {MaxAttachments, func(n int) error {
+			return header(func(h *Header) { h.Attachments = make([]Attachment, n); fillSizes(h.Attachments) })
+		}},
+		"attachment": {MaxAttachmentSize, func(n int) error {
+			return header(func(h *Header) { h.Attachments = []Attachment{{Size: uint64(n)}} })
+		}},
+		"content": {MaxBody - BodySaltSize, func(n int) error {
+			_, err := NewEvent(testEvent(t, keys, &JoinBody{}, nil).Header, make([]byte, n), testKey("ada/laptop"), random("s"))
+			return err
+		}},
+		"envelope": {MaxEnvelope, func(n int) error { return frame("dm", &DMData{Envelope: make([]byte, n)}) }},
+		"acks":     {MaxAcks, func(n int) error { return frame("dm", &DMAck{Kind: ReceiptRead, IDs: msgIDs(n)}) }},
+		"capabilities": {MaxCapabilities, func(n int) error {
+			return frame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: names(n)})
+		}},
+		"capability": {MaxCapability, func(n int) error {
+			return frame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: []string{text(n)}})
+		}},
+		"topics": {MaxAttachTopics, func(n int) error {
+			f := &RelayDetach{}
+			for _, a := range accounts(n) {
+				f.Topics = append(f.Topics, TopicKey(a))
+			}
+			return frame("relay", f)
+		}},
+		"attach": {MaxAttachTopics, func(n int) error {
+			f := &RelayAttach{Want: WantForward, Lease: MaxLease, Nonce: [32]byte{1}}
+			for _, a := range accounts(n) {
+				f.Topics = append(f.Topics, RelayTopic{Topic: TopicKey(a)})
+			}
+			return frame("relay", f)
+		}},
+		"lease": {int(MaxLease / time.Second), func(n int) error {
+			return frame("relay", &RelayAttach{Want: WantForward, Lease: time.Duration(n) * time.Second, Nonce: [32]byte{1}, Topics: []RelayTopic{{Topic: keys.Topic}}})
+		}},
+		"grants": {MaxAttachTopics, func(n int) error {
+			f := &RelayAttached{Code: RelayOK}
+			for _, a := range accounts(n) {
+				f.Grants = append(f.Grants, RelayGrant{Topic: TopicKey(a), Code: RelayOK, Lease: MaxLease})
+			}
+			return frame("relay", f)
+		}},
+		"deposit": {MaxEnvelope, func(n int) error {
+			return frame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Second, Envelope: make([]byte, n)})
+		}},
+		"keep": {int(MaxMailboxLife / time.Second), func(n int) error {
+			return frame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Duration(n) * time.Second, Envelope: []byte{1}})
+		}},
+		"collect": {MaxCollect, func(n int) error {
+			return frame("mailbox", &MailboxCollect{Mailbox: MailboxID{1}, Nonce: [32]byte{1}, Proof: Signature{1}, Limit: uint32(n)})
+		}},
+		"items": {MaxCollect, func(n int) error {
+			f := &MailboxItems{Code: RelayOK}
+			for _, a := range accounts(n) {
+				f.Items = append(f.Items, MailboxItem{Deposit: DepositID(a), Envelope: []byte{1}})
+			}
+			return frame("mailbox", f)
+		}},
+		"delete": {MaxDelete, func(n int) error {
+			f := &MailboxDelete{Mailbox: MailboxID{1}, Nonce: [32]byte{1}, Proof: Signature{1}}
+			for _, a := range accounts(n) {
+				f.Deposits = append(f.Deposits, DepositID(a))
+			}
+			return frame("mailbox", f)
+		}},
+		"addresses": {MaxLinkAddresses, func(n int) error {
+			_, err := (&RoomLink{Name: "x", Addresses: addresses(n)}).Text()
+			return err
+		}},
+		"address": {MaxAddress, func(n int) error {
+			_, err := (&RoomLink{Name: "x", Addresses: []string{"/" + text(n-1)}}).Text()
+			return err
+		}},
+		"dm body": {MaxDMBody, func(n int) error {
+			c := *testContents(t)[0]
+			c.Body = make([]byte, n)
+			raw, err := c.Encode()
+			if err == nil {
+				_, err = ParseDMContent(raw)
+			}
+			return err
+		}},
+		"invite body": {MaxLink, func(n int) error { _, err := EncodeDMBody(&JoinRequestBody{Invite: make([]byte, n)}); return err }},
+		"record body": {MaxRecord, func(n int) error { _, err := EncodeDMBody(&RecordsBody{DeviceList: make([]byte, n)}); return err }},
+	} {
+		if err := c.try(c.limit); err != nil {
+			t.Errorf("%s of %d: %v", name, c.limit, err)
+		}
+		if err := c.try(c.limit + 1); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s of %d: %v", name, c.limit+1, err)
+		}
+	}
+}
+
+func fillSizes(list []Attachment) {
+	for i := range list {
+		list[i].Size = MaxAttachmentSize
+	}
+}
+
+func msgIDs(n int) []MsgID {
+	out := make([]MsgID, n)
+	for i := range out {
+		binary.BigEndian.PutUint32(out[i][:], uint32(i+1))
+	}
+	return out
+}
+
+func names(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = string(rune('A' + i))
+	}
+	return out
+}
+
+func addresses(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = "/x"
+	}
+	return out
+}
+
+// TestLargestSealedEventFits seals an event with everything at its limit.
+func TestLargestSealedEventFits(t *testing.T) {
+	keys := testRoomKeys(t)
+	h := testEvent(t, keys, &JoinBody{}, fullHeader).Header
+	h.Attachments = make([]Attachment, MaxAttachments)
+	fillSizes(h.Attachments)
+	h.Extensions = nil
+	h.Extensions = extension(100, strings.Repeat("x", MaxHeader-len(h.encode())-6))
+	e, err := NewEvent(h, make([]byte, MaxBody-BodySaltSize), testKey("ada/laptop"), random("s"))
+	must(t, err)
+	if n := len(e.Header.encode()); n != MaxHeader {
+		t.Errorf("header of %d bytes is not the largest", n)
+	}
+	s, err := keys.Seal(e)
+	must(t, err)
+	checked, err := CheckSealed(keys.Topic, s.Bytes())
+	must(t, err)
+	if _, err := keys.Open(checked); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Bytes()) > MaxSealed {
+		t.Errorf("%d bytes", len(s.Bytes()))
+	}
+	if _, err := CheckSealed(keys.Topic, make([]byte, MaxSealed+1)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("over the limit: %v", err)
+	}
+}
+
+// endless yields bytes for ever and counts them.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.read += len(p)
+	for i := range p {
+		p[i] = 0xff
+	}
+	return len(p), nil
+}
+
+func TestReadFrameChecksBeforeItAllocates(t *testing.T) {
+	var e endless
+	allocated := testing.AllocsPerRun(10, func() {
+		if _, err := ReadFrame(&e, MaxFrame); !errors.Is(err, ErrInvalid) {
+			t.Fatalf("a frame of 4 GiB: %v", err)
+		}
+	})
+	if e.read != 11*frameHeader {
+		t.Errorf("%d bytes were read", e.read)
+	}
+	if allocated > 10 {
+		t.Errorf("%v allocations", allocated)
+	}
+	frame := func(n int) []byte { return append(binary.BigEndian.AppendUint32(nil, uint32(n)), make([]byte, n)...) }
+	for _, c := range []struct {
+		stream []byte
+		limit  int
+		want   error
+	}{
+		{frame(MaxFrame), MaxFrame, nil},
+		{frame(MaxFrame + 1), MaxFrame + 1, ErrInvalid},
+		{frame(100), 99, ErrInvalid},
+		{frame(100), 100, nil},
+		{frame(0), 100, ErrInvalid},
+		{nil, 100, io.EOF},
+		{frame(5)[:3], 100, io.ErrUnexpectedEOF},
+		{frame(5)[:4], 100, io.ErrUnexpectedEOF},
+		{frame(5)[:8], 100, io.ErrUnexpectedEOF},
+	} {
+		got, err := ReadFrame(bytes.NewReader(c.stream), c.limit)
+		if !errors.Is(err, c.want) || c.want == nil && len(got) != len(c.stream)-frameHeader {
+			t.Errorf("%d bytes, limit %d: %d, %v, want %v", len(c.stream), c.limit, len(got), err, c.want)
+		}
+	}
+}
+
+// TestRepeatedFieldsAreCounted sends one element more than permitted in one
+// message, encoded past the encoder's own checks.
+func TestRepeatedFieldsAreCounted(t *testing.T) {
+	var e encoder
+	e.b = append(e.b, dmAck)
+	e.uint(1, 1)
+	for _, id := range msgIDs(MaxAcks + 1) {
+		e.bytes(2, id[:])
+	}
+	if _, err := ParseDMFrame(e.b); !errors.Is(err, ErrInvalid) {
+		t.Errorf("%d acks: %v", MaxAcks+1, err)
+	}
+	ext := Extensions{}
+	for range MaxExtensions {
+		ext = ext.and(100, "x")
+	}
+	if err := checkExtensions(ext); !errors.Is(err, ErrInvalid) {
+		t.Errorf("%d bytes of extensions: %v", len(ext), err)
+	}
+}
+
+func TestTextRules(t *testing.T) {
+	for _, nick := range []string{"ada", "Ada Lovelace", "\u65e5\u672c", "\U0001f426", "x"} {
+		if err := CheckNick(nick); err != nil {
+			t.Errorf("%q: %v", nick, err)
+		}
+	}
+	for _, nick := range []string{
+		"", " ada", "ada ", "a\nb", "a\tb", "a\x1b[31m", "a\x00b", "a\x7fb", "a\u009bb", "\u202eada", "a\u2066b", "a\u200fb", "a\u2028b", "\xff",
+	} {
+		if err := CheckNick(nick); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %v", nick, err)
+		}
+	}
+	for _, text := range []string{"\xff", "a\x00b", "\xed\xa0\x80"} {
+		var e encoder
+		e.string(1, text)
+		if _, err := ParseBody(KindMessage, e.b); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q decodes: %v", text, err)
+		}
+		if _, err := EncodeBody(&MessageBody{Text: text}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q encodes: %v", text, err)
+		}
+	}
+	if err := CheckNetworkName("Main"); err == nil {
+		t.Error("a network name with a capital")
+	}
+	for _, password := range []string{"\xff", "a\x00b", strings.Repeat("x", MaxRoomPassword+1)} {
+		if _, err := PublicRoomSecret("main", "lobby", password); !errors.Is(err, ErrInvalid) {
+			t.Errorf("password %q: %v", password, err)
+		}
+	}
+}
