@@ -14,7 +14,7 @@ const maxWait = 24 * time.Hour
 
 // historyInput is api.HistoryQuery as a query string.
 type historyInput struct {
-	targeted
+	Target string    `query:"target" required:"true" doc:"#room, @nick, @ACCOUNT or a starling: link"`
 	N      int       `query:"n" minimum:"0" maximum:"1000" doc:"how many at most; 0 is 50"`
 	Before string    `query:"before" doc:"a message id: the page that ends just before it"`
 	After  string    `query:"after" doc:"a message id: the page that starts just after it"`

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/starling-chat/starling/node/api"
+)
+
+// chatCommand is one /command: how it is typed, what it does, and its work.
+type chatCommand struct {
+	usage string
+	help  string
+	least int // arguments it needs
+	do    func(l *lineChat, ctx context.Context, args []string, rest string) error
+}
+
+// quitCommand is looked at by name: it ends the loop.
+const quitCommand = "quit"
+
+func chatCommands() map[string]chatCommand {
+	return map[string]chatCommand{
+		"help":      {"/help", "show this", 0, (*lineChat).help},
+		"join":      {"/join ROOM [PASSWORD]", "join a room and talk there", 1, (*lineChat).join},
+		"part":      {"/part [ROOM]", "leave a room", 0, (*lineChat).part},
+		"msg":       {"/msg TARGET [TEXT]", "write to somebody, or switch to the conversation", 1, (*lineChat).msg},
+		"me":        {"/me TEXT", "say what you do", 1, (*lineChat).action},
+		"nick":      {"/nick NAME", "change your nick", 1, (*lineChat).nick},
+		"topic":     {"/topic [TEXT]", "show or set the topic", 0, (*lineChat).topic},
+		"names":     {"/names", "who was seen here", 0, (*lineChat).names},
+		"who":       {"/who @NAME", "what is known about somebody", 1, (*lineChat).who},
+		"contact":   {"/contact [add|accept|reject|rename|block|unblock|remove WHO [NAME]]", "people you know", 0, (*lineChat).contact},
+		"reply":     {"/reply ID TEXT", "answer a message; ^ is the last one by somebody else", 2, (*lineChat).reply},
+		"edit":      {"/edit TEXT", "replace your last message; /edit ID TEXT another", 1, (*lineChat).edit},
+		"delete":    {"/delete [ID]", "delete your last message, or another", 0, (*lineChat).redact},
+		"react":     {"/react ID EMOJI", "react to a message; without EMOJI take it back", 1, (*lineChat).react},
+		"peers":     {"/peers", "who is connected, and how", 0, (*lineChat).peers},
+		"status":    {"/status", "the state of the node", 0, (*lineChat).status},
+		"outbox":    {"/outbox", "what was not acknowledged yet", 0, (*lineChat).outbox},
+		"history":   {"/history [N]", "the last messages with their ids", 0, (*lineChat).history},
+		quitCommand: {"/quit", "end", 0, nil},
+	}
+}
+
+func chatCommandNames() []string {
+	var names []string
+	for name := range chatCommands() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// command does a line that begins with a slash.
+func (l *lineChat) command(ctx context.Context, line string) (quit bool, err error) {
+	name, rest, _ := strings.Cut(strings.TrimPrefix(line, "/"), " ")
+	rest = strings.TrimSpace(rest)
+	name = strings.ToLower(name)
+	cmd, ok := chatCommands()[name]
+	if !ok {
+		return false, usagef("unknown command /%s%s; /help lists them, //%s sends it as text", name, suggestSlash(name), name)
+	}
+	if name == quitCommand {
+		return true, nil
+	}
+	args := strings.Fields(rest)
+	if len(args) < cmd.least {
+		return false, usagef("usage: %s", cmd.usage)
+	}
+	ctx, cancel := context.WithTimeout(ctx, api.DefaultTimeout)
+	defer cancel()
+	return false, cmd.do(l, ctx, args, rest)
+}
+
+func suggestSlash(name string) string {
+	names := chatCommandNames()
+	for i := range names {
+		names[i] = "/" + names[i]
+	}
+	return suggest("/"+name, names)
+}
+
+func (l *lineChat) help(context.Context, []string, string) error {
+	rows := make([][]string, 0, len(chatCommands()))
+	for _, name := range chatCommandNames() {
+		cmd := chatCommands()[name]
+		rows = append(rows, []string{cmd.usage, cmd.help})
+	}
+	rows = append(rows, []string{"//TEXT", "send a text that begins with a slash"})
+	return l.app.printTable(nil, rows)
+}
+
+func (l *lineChat) join(ctx context.Context, args []string, _ string) error {
+	if len(args) == 1 {
+		return l.enter(ctx, args[0])
+	}
+	room, err := l.client.Join(ctx, api.JoinRequest{Room: args[0], Password: args[1]})
+	if err != nil {
+		return err
+	}
+	l.setTarget(room.Target)
+	l.info("%s: %s", room.Target, membersAndPeers(room))
+	return nil
+}
+
+func (l *lineChat) part(ctx context.Context, args []string, _ string) error {
+	target := l.here()
+	if len(args) > 0 {
+		target = args[0]
+	}
+	if target == "" {
+		return usagef("usage: /part ROOM")
+	}
+	if err := l.client.Leave(ctx, target); err != nil {
+		return err
+	}
+	l.info("left %s", target)
+	if target == l.here() {
+		l.setTarget("")
+	}
+	return nil
+}
+
+func (l *lineChat) msg(ctx context.Context, args []string, rest string) error {
+	if len(args) == 1 {
+		return l.enter(ctx, args[0])
+	}
+	return l.send(ctx, api.SendRequest{Target: args[0], Text: strings.TrimSpace(strings.TrimPrefix(rest, args[0]))})
+}
+
+// action says something in the third person. It is a text like any other, so that every front-end
+// shows it.
+func (l *lineChat) action(ctx context.Context, _ []string, rest string) error {
+	return l.say(ctx, "* "+rest)
+}
+
+func (l *lineChat) nick(ctx context.Context, _ []string, rest string) error {
+	me, err := l.client.SetNick(ctx, rest)
+	if err != nil {
+		return err
+	}
+	l.info("you are now known as %s", api.EscapeNick(me.Nick))
+	return nil
+}
+
+func (l *lineChat) topic(ctx context.Context, _ []string, rest string) error {
+	if rest != "" {
+		return l.client.SetTopic(ctx, l.here(), rest)
+	}
+	all, err := l.client.Conversations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if c.Target == l.here() {
+			l.info("topic of %s: %s", c.Target, orDash(c.Topic))
+			return nil
+		}
+	}
+	return usagef("no room is open: /join ROOM")
+}
+
+func (l *lineChat) names(ctx context.Context, _ []string, _ string) error {
+	members, err := l.client.Members(ctx, l.here())
+	if err != nil {
+		return err
+	}
+	return l.app.printTable(nil, memberRows(members))
+}
+
+func (l *lineChat) who(ctx context.Context, args []string, _ string) error {
+	v, err := l.client.Verification(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	return l.app.showVerification(v, false)
+}
+
+func (l *lineChat) contact(ctx context.Context, args []string, _ string) error {
+	if len(args) == 0 {
+		contacts, err := l.client.Contacts(ctx)
+		if err != nil {
+			return err
+		}
+		rows := make([][]string, len(contacts))
+		for i, p := range contacts {
+			rows[i] = []string{contactName(p), p.Fingerprint, p.State, p.Trust, orDash(p.Path), p.Account}
+		}
+		return l.app.printTable(nil, rows)
+	}
+	if len(args) < 2 {
+		return usagef("usage: %s", chatCommands()["contact"].usage)
+	}
+	action, whom, name := args[0], args[1], strings.Join(args[2:], " ")
+	if action == "add" {
+		p, err := l.client.AddContact(ctx, api.ContactRequest{Who: whom, Petname: name})
+		if err != nil {
+			return err
+		}
+		l.info("added %s (%s)", contactName(p), p.Fingerprint)
+		return nil
+	}
+	return l.client.ChangeContact(ctx, api.ContactChange{Who: whom, Action: action, Petname: name})
+}
+
+func (l *lineChat) reply(ctx context.Context, args []string, rest string) error {
+	m, err := l.find(args[0])
+	if err != nil {
+		return err
+	}
+	text := strings.TrimSpace(strings.TrimPrefix(rest, args[0]))
+	return l.send(ctx, api.SendRequest{Target: l.here(), Text: text, ReplyTo: m.ID})
+}
+
+// edit takes the first word for an id only when it is one of a message here.
+func (l *lineChat) edit(ctx context.Context, args []string, rest string) error {
+	m, err := l.find(args[0])
+	text := strings.TrimSpace(strings.TrimPrefix(rest, args[0]))
+	if err != nil || len(args) == 1 || args[0] == "^" {
+		if m, err = l.find(""); err != nil {
+			return err
+		}
+		text = rest
+	}
+	return l.send(ctx, api.SendRequest{Target: l.here(), Action: api.ActionEdit, Ref: m.ID, Text: text})
+}
+
+func (l *lineChat) redact(ctx context.Context, args []string, _ string) error {
+	ref := ""
+	if len(args) > 0 {
+		ref = args[0]
+	}
+	m, err := l.find(ref)
+	if err != nil {
+		return err
+	}
+	return l.send(ctx, api.SendRequest{Target: l.here(), Action: api.ActionRedact, Ref: m.ID})
+}
+
+func (l *lineChat) react(ctx context.Context, args []string, rest string) error {
+	m, err := l.find(args[0])
+	if err != nil {
+		return err
+	}
+	text := strings.TrimSpace(strings.TrimPrefix(rest, args[0]))
+	return l.send(ctx, api.SendRequest{Target: l.here(), Action: api.ActionReact, Ref: m.ID, Text: text})
+}
+
+func (l *lineChat) peers(ctx context.Context, _ []string, _ string) error {
+	peers, err := l.client.Peers(ctx)
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, len(peers))
+	for i, p := range peers {
+		rows[i] = []string{shortPeer(p.PeerID), orDash(p.Nick), p.Path, fmt.Sprintf("%.1f ms", p.RTTMS), p.Addr}
+	}
+	return l.app.printTable(nil, rows)
+}
+
+func (l *lineChat) status(ctx context.Context, _ []string, _ string) error {
+	st, err := l.client.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return l.app.printStatus(st)
+}
+
+func (l *lineChat) outbox(ctx context.Context, _ []string, _ string) error {
+	return l.app.listOutbox(ctx, l.client)
+}
+
+func (l *lineChat) history(ctx context.Context, args []string, _ string) error {
+	n := backlog
+	if len(args) > 0 {
+		var err error
+		if n, err = strconv.Atoi(args[0]); err != nil || n < 1 {
+			return usagef("usage: /history [N]")
+		}
+	}
+	messages, err := lastMessages(ctx, l.client, api.HistoryQuery{Target: l.here()}, n)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		l.mu.Lock()
+		l.remember(m)
+		l.mu.Unlock()
+		if err := l.app.say("%s %s", m.ID[:min(8, len(m.ID))], messageLine(m, l.here())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/starling-chat/starling/node/api"
+)
+
+// printEvents prints what happens until ctx ends; standing is called when the stream stands.
+func (l *lineChat) printEvents(ctx context.Context, standing func()) error {
+	first := true
+	for ev, err := range l.client.Events(ctx, 0) {
+		switch {
+		case err != nil && first:
+			return err
+		case err != nil:
+			l.info("%v", err)
+		case ev.Type == api.EventHello && first:
+			first = false
+			standing()
+		case ev.Type == api.EventHello:
+			l.info("connected to the node again")
+		case ev.Type == api.EventReset:
+			l.info("some messages may have been missed: /history shows them")
+		case ev.Message != nil:
+			l.message(ev.Type, *ev.Message)
+		case ev.Contact != nil && ev.Contact.State == "request":
+			l.info("%s wants to write to you: /contact accept @%s", contactName(*ev.Contact), ev.Contact.Account)
+		}
+	}
+	return ctx.Err()
+}
+
+// showBacklog prints how the conversation went before.
+func (l *lineChat) showBacklog(ctx context.Context) {
+	if l.here() == "" {
+		return
+	}
+	page, err := l.client.History(ctx, api.HistoryQuery{Target: l.here(), N: backlog})
+	if err != nil {
+		l.complain(err)
+		return
+	}
+	for _, m := range page {
+		l.message(api.EventMessage, m)
+	}
+}
+
+// message prints a message once, and later what became of it when that matters.
+func (l *lineChat) message(kind string, m api.Message) {
+	l.mu.Lock()
+	isNew := l.seen.add(m.ID)
+	typed := l.sent[m.ClientID]
+	if typed && kind == api.EventMessage {
+		delete(l.sent, m.ClientID)
+	}
+	here := l.target
+	l.remember(m)
+	l.mu.Unlock()
+
+	switch {
+	case kind == api.EventUpdate && m.State == api.StateFailed:
+		l.print(m, here)
+	case kind == api.EventUpdate && (m.Edited || m.Redacted) && !m.Own:
+		l.print(m, here)
+	case kind != api.EventMessage || !isNew:
+	case typed && l.tty: // it stands on the terminal as it was typed
+	default:
+		l.print(m, here)
+	}
+}
+
+func (l *lineChat) print(m api.Message, here string) {
+	if l.app.global.json {
+		_ = l.app.printJSON(m) // a broken pipe ends the process
+		return
+	}
+	fmt.Fprintln(l.app.stdout, api.Escape(messageLine(m, here)))
+}
+
+// remember keeps the last messages for /reply, /edit, /delete and /react; mu is held.
+func (l *lineChat) remember(m api.Message) {
+	for i := range l.known {
+		if l.known[i].ID == m.ID {
+			l.known[i] = m
+			return
+		}
+	}
+	if len(l.known) == rememberedMessages {
+		l.known = l.known[1:]
+	}
+	l.known = append(l.known, m)
+}
+
+// find gives the newest remembered message of the conversation whose id begins with ref; "^" is
+// the last one by somebody else, "" the last own one.
+func (l *lineChat) find(ref string) (api.Message, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.known) - 1; i >= 0; i-- {
+		m := l.known[i]
+		if m.Target != l.target || m.Kind != api.KindMessage || m.Redacted {
+			continue
+		}
+		switch {
+		case ref == "" && m.Own, ref == "^" && !m.Own, len(ref) >= minPrefix && strings.HasPrefix(m.ID, ref):
+			return m, nil
+		}
+	}
+	return api.Message{}, &api.Error{Code: api.CodeNotFound, Message: fmt.Sprintf("no message %q here", ref), Hint: "/history shows the messages with their ids; ^ is the last one by somebody else"}
+}
