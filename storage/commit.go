@@ -244,7 +244,7 @@ func (r *request) finishOnce(err error) {
 
 // applyTx seals and applies a transaction with the next commit number.
 func (s *Store) applyTx(t *tx) error {
-	if len(t.pending) == 0 && len(t.guard) == 0 {
+	if t.empty() {
 		return nil
 	}
 	if err := s.opts.hook("before-commit"); err != nil {

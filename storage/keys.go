@@ -10,7 +10,7 @@ import (
 const (
 	kindRecord    = 'm' // stream8 time8 id32: the record
 	kindID        = 'i' // id32: where the record is
-	kindArrival   = 'n' // stream8 arrival8: time8 id32
+	kindArrival   = 'n' // stream8 arrival8: run of time8 id32
 	kindStub      = 'x' // stream8 time8 id32: nothing
 	kindDigest    = 'f' // stream8 day4: count, SHA-256
 	kindComplete  = 'k' // stream8: intervals known to be complete
@@ -168,18 +168,6 @@ func parseRecord(s StreamID, p Position, b []byte) (Record, error) {
 		Value:   b[recordHeaderSize:],
 	}, nil
 }
-
-// parseArrival decodes the value of an arrival key.
-func parseArrival(b []byte) (Position, error) {
-	if len(b) != 40 {
-		return Position{}, fmt.Errorf("arrival entry of %d bytes: %w", len(b), ErrCorrupt)
-	}
-	p := Position{Time: binary.BigEndian.Uint64(b)}
-	copy(p.ID[:], b[8:])
-	return p, nil
-}
-
-func encodeArrival(p Position) []byte { return append(be64(p.Time), p.ID[:]...) }
 
 // counters of one stream, kept with every commit.
 type counters struct {

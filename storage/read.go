@@ -124,7 +124,7 @@ func (r Range) span(kind byte, s StreamID) span {
 // by page, the last position being the next bound.
 func (s *Store) Scan(ctx context.Context, stream StreamID, r Range) iter.Seq2[Record, error] {
 	sp := r.span(kindRecord, stream)
-	return s.sequence(ctx, sp, r.Limit, func(_ snapshot, key, stored []byte) (Record, error) {
+	return s.sequence(ctx, sp, r.Limit, func(key, stored []byte) (Record, error) {
 		plain, err := s.seal.open(key, stored)
 		if err != nil {
 			return Record{}, err
@@ -137,28 +137,9 @@ func (s *Store) Scan(ctx context.Context, stream StreamID, r Range) iter.Seq2[Re
 	})
 }
 
-// ScanArrival yields records in the order of their arrival, from the one after
-// the given arrival number. Replaced records keep their number; removed ones
-// leave a hole.
-func (s *Store) ScanArrival(ctx context.Context, stream StreamID, after uint64, limit int) iter.Seq2[Record, error] {
-	sp := prefixSpan(streamKey(kindArrival, stream))
-	sp.from = append(arrivalKey(stream, after), 0)
-	return s.sequence(ctx, sp, limit, func(snap snapshot, key, stored []byte) (Record, error) {
-		plain, err := s.seal.open(key, stored)
-		if err != nil {
-			return Record{}, err
-		}
-		p, err := parseArrival(plain)
-		if err != nil {
-			return Record{}, err
-		}
-		return s.recordAt(snap, stream, p)
-	})
-}
-
 // sequence turns a scan into an iterator over decoded records.
 func (s *Store) sequence(ctx context.Context, sp span, limit int,
-	decode func(snap snapshot, key, stored []byte) (Record, error),
+	decode func(key, stored []byte) (Record, error),
 ) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		n := 0
@@ -172,9 +153,9 @@ func (s *Store) sequence(ctx context.Context, sp span, limit int,
 				var r Record
 				stored, err := value()
 				if err == nil {
-					r, err = decode(snap, key, stored)
+					r, err = decode(key, stored)
 				}
-				if errors.Is(err, errErased) || errors.Is(err, ErrNotFound) {
+				if errors.Is(err, errErased) {
 					return true // expired, and its key is gone before its entry
 				}
 				if err != nil {
@@ -267,27 +248,6 @@ func (s *Store) end(ctx context.Context, stream StreamID, r Range) (Record, erro
 		return rec, err
 	}
 	return Record{}, fmt.Errorf("stream %x is empty: %w", stream, ErrNotFound)
-}
-
-// CountAfter returns how many records arrived after the given arrival number,
-// counting no further than limit (0 = no limit): the unread.
-func (s *Store) CountAfter(ctx context.Context, stream StreamID, arrival uint64, limit int) (int, error) {
-	n := 0
-	sp := prefixSpan(streamKey(kindArrival, stream))
-	sp.from = append(arrivalKey(stream, arrival), 0)
-	err := s.view(ctx, func(snap snapshot) error {
-		return snap.scan(sp, func([]byte, func() ([]byte, error)) bool {
-			n++
-			return n != limit && ctx.Err() == nil
-		})
-	})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		return 0, fmt.Errorf("counting arrivals: %w", err)
-	}
-	return n, nil
 }
 
 // Complete returns the intervals known to be complete (Batch.MarkComplete),

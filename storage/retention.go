@@ -76,6 +76,9 @@ func (t *tx) trim(stream StreamID, keep Retention) (step Trimmed, more bool, err
 		return step, false, err
 	}
 	more = full && i == dropChunk || step.Stubs == dropChunk
+	if err := t.trimRuns(stream); err != nil {
+		return step, false, err
+	}
 	return step, more, t.raiseFloor(stream, floor)
 }
 
@@ -220,6 +223,7 @@ func (t *tx) sweep(now uint64, stub func(Record) []byte) (n int, err error) {
 	if err = errors.Join(inner, err); err != nil {
 		return 0, err
 	}
+	streams := make(map[StreamID]bool)
 	for _, id := range ids {
 		var value []byte
 		r, err := t.s.record(t.snap, id)
@@ -231,11 +235,18 @@ func (t *tx) sweep(now uint64, stub func(Record) []byte) (n int, err error) {
 			value = stub(r)
 		}
 		if value == nil {
-			_, err = t.removeRecord(id)
+			var l location
+			l, err = t.removeRecord(id)
+			streams[l.stream] = true
 		} else {
 			err = t.replaceRecord(id, r.Flags, value)
 		}
 		if err != nil {
+			return 0, err
+		}
+	}
+	for st := range streams {
+		if err := t.trimRuns(st); err != nil {
 			return 0, err
 		}
 	}

@@ -93,11 +93,15 @@ func (s *sealer) seal(key, plain []byte) ([]byte, error) {
 }
 
 func sealWith(aead cipher.AEAD, number uint32, key, plain []byte) []byte {
-	out := make([]byte, sealHeaderSize, sealOverhead+len(plain))
+	out := make([]byte, sealHeaderSize+len(plain), sealOverhead+len(plain))
 	out[0] = sealVersion
 	binary.BigEndian.PutUint32(out[1:], number)
 	rand.Read(out[5:sealHeaderSize])
-	return aead.Seal(out, out[5:sealHeaderSize], plain, associated(out, key))
+	copy(out[sealHeaderSize:], plain)
+	var scratch [64]byte // most keys are shorter: no allocation
+	ad := append(append(scratch[:0], key...), out[:5]...)
+	aead.Seal(out[:sealHeaderSize], out[5:sealHeaderSize], out[sealHeaderSize:], ad) // in place
+	return out[:cap(out)]
 }
 
 // associated is what a sealed value is bound to: full key (whose first byte is
@@ -136,8 +140,8 @@ func (s *sealer) open(key, stored []byte) ([]byte, error) {
 var errErased = errors.New("value is sealed under an erased key")
 
 func (s *sealer) tag(key, value []byte) uint64 {
-	b := make([]byte, 0, 8+len(key)+len(value))
-	b = binary.BigEndian.AppendUint64(b, uint64(len(key)))
+	var scratch [160]byte // most are shorter: no allocation
+	b := binary.BigEndian.AppendUint64(scratch[:0], uint64(len(key)))
 	b = append(append(b, key...), value...)
 	return siphash.Hash(s.tag0, s.tag1, b)
 }

@@ -408,6 +408,7 @@ func (s *Store) mergeHits(ctx context.Context, snap snapshot, streams []StreamID
 // latest arrival first.
 func (s *Store) hits(ctx context.Context, snap snapshot, id StreamID, terms []uint64, verify func(Record) bool) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
+		var recent run // the last one used: hits stand close together
 		blocks, err := s.blocks(snap, id, terms[0])
 		for i := 0; err == nil && i < len(blocks); i++ {
 			var offsets []uint16
@@ -417,7 +418,7 @@ func (s *Store) hits(ctx context.Context, snap snapshot, id StreamID, terms []ui
 					break
 				}
 				var r Record
-				r, err = s.arrived(snap, id, uint64(blocks[i])*blockSize+uint64(offsets[j]))
+				r, err = s.arrived(snap, id, uint64(blocks[i])*blockSize+uint64(offsets[j]), &recent)
 				if errors.Is(err, ErrNotFound) {
 					err = nil
 					continue
@@ -481,17 +482,13 @@ func (s *Store) intersect(snap snapshot, id StreamID, terms []uint64, block uint
 }
 
 // arrived reads a record by its arrival number, or ErrNotFound.
-func (s *Store) arrived(snap snapshot, id StreamID, arrival uint64) (Record, error) {
-	b, err := openFrom(s.seal, snap, arrivalKey(id, arrival))
-	if err != nil {
-		return Record{}, err
+func (s *Store) arrived(snap snapshot, id StreamID, arrival uint64, recent *run) (Record, error) {
+	if arrival < recent.first || arrival >= recent.end() {
+		r, err := runAt(s.seal, snap, id, arrival)
+		if err != nil {
+			return Record{}, err
+		}
+		*recent = r
 	}
-	if b == nil {
-		return Record{}, ErrNotFound
-	}
-	p, err := parseArrival(b)
-	if err != nil {
-		return Record{}, err
-	}
-	return s.recordAt(snap, id, p)
+	return s.recordOf(snap, id, arrival, recent.positions[arrival-recent.first])
 }

@@ -256,7 +256,11 @@ type Store struct {
 	done     chan struct{} // closed when the committer has ended
 	writeMu  sync.Mutex    // in memory: held while a group is committed
 
-	seq    uint64 // last commit number; owned by the committer
+	// Owned by the committer: the last commit number, and days known to have no
+	// cached digest.
+	seq        uint64
+	undigested map[streamDay]bool
+
 	failed atomic.Pointer[error]
 	users  gate  // readers and callers in progress
 	disk   *disk // nil in memory
@@ -296,6 +300,7 @@ func newStore(o Options, eng engine) *Store {
 	return &Store{
 		opts: o, log: o.Logger, eng: eng, seal: newSealer(o.Key),
 		quit: make(chan struct{}), done: make(chan struct{}),
+		undigested: make(map[streamDay]bool),
 	}
 }
 

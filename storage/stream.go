@@ -404,6 +404,7 @@ func (s *Store) cacheDigest(ctx context.Context, stream StreamID, changes uint64
 	err := s.update(ctx, Relaxed, func(t *tx) error {
 		c, err := t.counters(stream)
 		if err == nil && c.changes == changes {
+			delete(s.undigested, streamDay{stream, d.Day})
 			t.put(digestKey(stream, d.Day), append(binary.BigEndian.AppendUint32(nil, d.Count), d.Sum[:]...))
 		}
 		return err

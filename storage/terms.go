@@ -8,22 +8,22 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// run is a stretch of a text: a word, or characters of a script that does not
+// stretch is a part of a text: a word, or characters of a script that does not
 // separate words.
-type run struct {
+type stretch struct {
 	text []rune
 	cjk  bool
 }
 
-// runs splits a text, normalized to NFKC and lower case, into its words and
+// stretches splits a text, normalized to NFKC and lower case, into its words and
 // its Chinese, Japanese and Korean stretches. Everything else separates.
-func runs(text string) (out []run) {
-	var cur run
+func stretches(text string) (out []stretch) {
+	var cur stretch
 	end := func() {
 		if len(cur.text) > 0 {
 			out = append(out, cur)
 		}
-		cur = run{}
+		cur = stretch{}
 	}
 	for _, r := range strings.ToLower(norm.NFKC.String(text)) {
 		cjk := unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul) || r == 'ー'
@@ -46,7 +46,7 @@ func runs(text string) (out []run) {
 // every character and every pair of neighbours.
 func Terms(text string) []string {
 	var out []string
-	for _, r := range runs(text) {
+	for _, r := range stretches(text) {
 		if !r.cjk {
 			out = append(out, string(r.text))
 			continue
@@ -67,7 +67,7 @@ func Terms(text string) []string {
 // when they stand alone.
 func queryTerms(query string) []string {
 	var out []string
-	for _, r := range runs(query) {
+	for _, r := range stretches(query) {
 		if !r.cjk || len(r.text) == 1 {
 			out = append(out, string(r.text))
 			continue
@@ -89,9 +89,9 @@ func queryTerms(query string) []string {
 // Chinese, Japanese or Korean stretch of it unbroken. It is the check for
 // Search's verify.
 func TextMatches(query, text string) bool {
-	have := runs(text)
-	for _, q := range runs(query) {
-		if !slices.ContainsFunc(have, func(r run) bool {
+	have := stretches(text)
+	for _, q := range stretches(query) {
+		if !slices.ContainsFunc(have, func(r stretch) bool {
 			if r.cjk != q.cjk {
 				return false
 			}

@@ -6,36 +6,62 @@ import (
 )
 
 // tx is one transaction of the committer: a snapshot with the writes so far
-// laid over it. It deals in plain text; flush seals. The writes of one request
+// laid over it. It deals in plain text; writes seals. The writes of one request
 // can be rolled back to a savepoint, so a refused batch does not harm its group.
 type tx struct {
 	s       *Store
 	snap    snapshot
-	pending map[string]*[]byte // key to plain text; a nil slice means deleted
+	pending map[string]plainWrite // what get may be asked for; nil text means deleted
 	undo    []undoEntry
-	bytes   int // rough size of the pending writes
+	list    []plainWrite // the rest, in order
+	books   map[StreamID]counters
+	runs    map[StreamID]*run // arrivals of the transaction
+	bytes   int               // rough size of the writes
 	guard   []guardEntry
 	release []ID // guarded records removed
 	after   []func()
 }
 
+// plainWrite is a write before it is sealed.
+type plainWrite struct{ key, plain []byte }
+
+// undoEntry restores what get would have returned before, or, when key is
+// empty, the counters of a stream.
 type undoEntry struct {
-	key  string
-	prev *[]byte
+	key    string
+	prev   plainWrite
+	stream StreamID
+	books  counters
+	had    bool // there was something before
 }
 
 // savepoint marks a place to roll back to.
-type savepoint struct{ undo, bytes, guard, release, after int }
+type savepoint struct{ undo, list, bytes, guard, release, after int }
 
 func (s *Store) begin() *tx {
-	return &tx{s: s, snap: s.eng.snapshot(), pending: make(map[string]*[]byte)}
+	return &tx{
+		s: s, snap: s.eng.snapshot(),
+		pending: make(map[string]plainWrite),
+		books:   make(map[StreamID]counters), runs: make(map[StreamID]*run),
+	}
+}
+
+// readBack tells whether a transaction may read a kind after writing it. The
+// writes of other kinds need no map.
+func readBack(kind byte) bool {
+	switch kind {
+	case kindRecord, kindArrival, kindStub, kindExpiry, kindDue, kindBucket, kindEphemeral:
+		return false
+	}
+	return true
 }
 
 // get returns the plain value, or nil if the key is absent. A present empty
-// value is non-nil. The result must not be modified.
+// value is non-nil. The result must not be modified. The kind must be one of
+// those of readBack.
 func (t *tx) get(key []byte) ([]byte, error) {
-	if p, ok := t.pending[string(key)]; ok {
-		return *p, nil
+	if w, ok := t.pending[string(key)]; ok {
+		return w.plain, nil
 	}
 	return openFrom(t.s.seal, t.snap, key)
 }
@@ -67,24 +93,35 @@ func (t *tx) del(key []byte) {
 }
 
 func (t *tx) set(key, plain []byte) {
+	if !readBack(key[0]) {
+		t.list = append(t.list, plainWrite{key, plain})
+		return
+	}
 	k := string(key)
-	t.undo = append(t.undo, undoEntry{k, t.pending[k]})
-	t.pending[k] = &plain
+	prev, had := t.pending[k]
+	t.undo = append(t.undo, undoEntry{key: k, prev: prev, had: had})
+	t.pending[k] = plainWrite{key, plain}
 }
 
 func (t *tx) mark() savepoint {
-	return savepoint{len(t.undo), t.bytes, len(t.guard), len(t.release), len(t.after)}
+	return savepoint{len(t.undo), len(t.list), t.bytes, len(t.guard), len(t.release), len(t.after)}
 }
 
 func (t *tx) rollback(m savepoint) {
 	for i := len(t.undo) - 1; i >= m.undo; i-- {
-		if u := t.undo[i]; u.prev == nil {
-			delete(t.pending, u.key)
-		} else {
+		switch u := t.undo[i]; {
+		case u.key == "" && u.had:
+			t.books[u.stream] = u.books
+		case u.key == "":
+			delete(t.books, u.stream)
+		case u.had:
 			t.pending[u.key] = u.prev
+		default:
+			delete(t.pending, u.key)
 		}
 	}
-	t.undo, t.bytes = t.undo[:m.undo], m.bytes
+	t.rollbackRuns()
+	t.undo, t.list, t.bytes = t.undo[:m.undo], t.list[:m.list], m.bytes
 	t.guard, t.release, t.after = t.guard[:m.guard], t.release[:m.release], t.after[:m.after]
 }
 
@@ -94,25 +131,47 @@ func (t *tx) scan(sp span, fn func(key []byte, value func() ([]byte, error)) boo
 	return t.snap.scan(sp, fn)
 }
 
+// empty tells whether the transaction changes nothing.
+func (t *tx) empty() bool {
+	return len(t.pending)+len(t.list)+len(t.books)+len(t.guard) == 0
+}
+
 // writes seals what is pending. A deletion of a key that was never stored is
 // kept: it costs less than finding out.
 func (t *tx) writes() ([]write, error) {
-	out := make([]write, 0, len(t.pending)+1)
-	for k, p := range t.pending {
-		w := write{key: []byte(k)}
-		if *p != nil {
-			var err error
-			if w.value, err = t.s.seal.seal(w.key, *p); err != nil {
-				return nil, err
-			}
+	out := make([]write, 0, len(t.pending)+len(t.list))
+	add := func(w plainWrite) error {
+		if w.plain == nil {
+			out = append(out, write{key: w.key})
+			return nil
 		}
-		out = append(out, w)
+		stored, err := t.s.seal.seal(w.key, w.plain)
+		out = append(out, write{w.key, stored})
+		return err
+	}
+	for _, w := range append(t.list, t.runWrites()...) {
+		if err := add(w); err != nil {
+			return nil, err
+		}
+	}
+	for id, c := range t.books {
+		if err := add(plainWrite{streamKey(kindCounters, id), c.encode()}); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range t.pending {
+		if err := add(w); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }
 
 // counters returns the counters of a stream, or ErrNotFound.
 func (t *tx) counters(s StreamID) (counters, error) {
+	if c, ok := t.books[s]; ok {
+		return c, nil
+	}
 	b, err := t.get(streamKey(kindCounters, s))
 	if err != nil {
 		return counters{}, err
@@ -124,7 +183,9 @@ func (t *tx) counters(s StreamID) (counters, error) {
 }
 
 func (t *tx) putCounters(s StreamID, c counters) {
-	t.put(streamKey(kindCounters, s), c.encode())
+	old, had := t.books[s]
+	t.undo = append(t.undo, undoEntry{stream: s, books: old, had: had})
+	t.books[s] = c
 }
 
 // location returns where a record is; ok is false if it does not exist.
@@ -137,15 +198,37 @@ func (t *tx) location(id ID) (l location, ok bool, err error) {
 	return l, err == nil, err
 }
 
-// touched forgets the cached digest of a day whose set of ids changed.
+// touched forgets the cached digest of a day whose set of ids changed. That a
+// day has none is remembered from one transaction to the next.
 func (t *tx) touched(s StreamID, time uint64) error {
-	key := digestKey(s, Day(time))
-	b, err := t.get(key)
-	if err == nil && b != nil {
-		t.del(key)
+	day := streamDay{s, Day(time)}
+	if t.s.undigested[day] {
+		return nil
 	}
-	return err
+	key := digestKey(s, day.day)
+	b, err := t.get(key)
+	if err != nil {
+		return err
+	}
+	if b != nil {
+		t.del(key)
+		return nil // remembered the next time, when it is gone for certain
+	}
+	if len(t.s.undigested) >= maxUndigested {
+		clear(t.s.undigested)
+	}
+	t.s.undigested[day] = true
+	return nil
 }
+
+// streamDay is one day of a stream.
+type streamDay struct {
+	stream StreamID
+	day    uint32
+}
+
+// maxUndigested bounds Store.undigested; beyond it the map starts anew.
+const maxUndigested = 4096
 
 // appendRecord adds a record and returns its arrival number and whether it is
 // new to the store.
@@ -182,7 +265,7 @@ func (t *tx) appendRecord(r Record) (arrival uint64, isNew bool, err error) {
 		c.bytes += uint64(len(r.Value))
 		loc.arrival, loc.size = c.arrival, uint32(len(r.Value))
 		t.put(positionKey(kindRecord, r.Stream, r.Position()), encodeRecord(r.Flags, loc.arrival, loc.expires, r.Value))
-		t.put(arrivalKey(r.Stream, loc.arrival), encodeArrival(r.Position()))
+		t.arrive(r.Stream, loc.arrival, r.Position())
 		if loc.expires != 0 {
 			t.put(expiryKey(loc.expires, r.ID), nil)
 		}
@@ -238,7 +321,6 @@ func (t *tx) removeRecord(id ID) (location, error) {
 		c.count--
 		c.bytes -= uint64(l.size)
 		t.del(positionKey(kindRecord, l.stream, l.position(id)))
-		t.del(arrivalKey(l.stream, l.arrival))
 		if l.expires != 0 {
 			t.del(expiryKey(l.expires, id))
 		}

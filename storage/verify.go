@@ -51,9 +51,6 @@ func (t *tx) checkStream(ctx context.Context, id StreamID, rep *Report) error {
 	if err := t.checkStubs(id, &sum, rep); err != nil {
 		return err
 	}
-	if err := t.checkArrivals(id, rep); err != nil {
-		return err
-	}
 	if err := t.checkCounters(id, sum, rep); err != nil {
 		return err
 	}
@@ -69,6 +66,7 @@ func (t *tx) checkStream(ctx context.Context, id StreamID, rep *Report) error {
 // expiry entries. It returns the true counts.
 func (t *tx) checkRecords(id StreamID, rep *Report) (counters, error) {
 	var sum counters
+	var recent run // the last one used: records stand close together
 	var inner error
 	sp := prefixSpan(streamKey(kindRecord, id))
 	err := t.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
@@ -94,7 +92,7 @@ func (t *tx) checkRecords(id StreamID, rep *Report) (counters, error) {
 			r, err = parseRecord(id, p, plain)
 		}
 		if err == nil {
-			err = t.checkRecord(r, rep)
+			err = t.checkRecord(r, rep, &recent)
 		}
 		if err != nil {
 			inner = err
@@ -108,7 +106,7 @@ func (t *tx) checkRecords(id StreamID, rep *Report) (counters, error) {
 	return sum, errors.Join(inner, err)
 }
 
-func (t *tx) checkRecord(r Record, rep *Report) error {
+func (t *tx) checkRecord(r Record, rep *Report, recent *run) error {
 	want := location{r.Stream, r.Time, r.Flags, r.Arrival, uint32(len(r.Value)), expiry(r.Expires)}
 	if got, ok, err := t.location(r.ID); err != nil {
 		return err
@@ -116,24 +114,36 @@ func (t *tx) checkRecord(r Record, rep *Report) error {
 		note(&rep.Repaired, "record %s: restored its id entry", r.ID)
 		t.put(idKey(r.ID), want.encode())
 	}
-	key := arrivalKey(r.Stream, r.Arrival)
-	b, err := t.get(key)
-	if err != nil {
+	if err := t.checkArrival(r, rep, recent); err != nil {
 		return err
-	}
-	if p, err := parseArrival(b); err != nil || p != r.Position() {
-		note(&rep.Repaired, "record %s: restored its arrival entry", r.ID)
-		t.put(key, encodeArrival(r.Position()))
 	}
 	if want.expires == 0 {
 		return nil
 	}
-	b, err = t.get(expiryKey(want.expires, r.ID))
+	b, err := t.get(expiryKey(want.expires, r.ID))
 	if err == nil && b == nil {
 		note(&rep.Repaired, "record %s: restored its expiry entry", r.ID)
 		t.put(expiryKey(want.expires, r.ID), nil)
 	}
 	return err
+}
+
+// checkArrival makes sure that a run names the record.
+func (t *tx) checkArrival(r Record, rep *Report, recent *run) error {
+	if r.Arrival < recent.first || r.Arrival >= recent.end() {
+		found, err := runAt(t.s.seal, t.snap, r.Stream, r.Arrival)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		*recent = found
+	}
+	if r.Arrival >= recent.first && r.Arrival < recent.end() && recent.positions[r.Arrival-recent.first] == r.Position() {
+		return nil
+	}
+	*recent = run{}
+	note(&rep.Repaired, "record %s: restored its arrival entry", r.ID)
+	t.put(arrivalKey(r.Stream, r.Arrival), encodeRun([]Position{r.Position()}))
+	return nil
 }
 
 func (t *tx) checkStubs(id StreamID, sum *counters, rep *Report) error {
@@ -157,42 +167,6 @@ func (t *tx) checkStubs(id StreamID, sum *counters, rep *Report) error {
 		}
 	}
 	return err
-}
-
-// checkArrivals removes arrival entries whose record is gone.
-func (t *tx) checkArrivals(id StreamID, rep *Report) error {
-	var gone [][]byte
-	var inner error
-	sp := prefixSpan(streamKey(kindArrival, id))
-	err := t.scan(sp, func(key []byte, value func() ([]byte, error)) bool {
-		stored, err := value()
-		var p Position
-		if err == nil {
-			if stored, err = t.s.seal.open(key, stored); err == nil {
-				p, err = parseArrival(stored)
-			}
-		}
-		var l location
-		var ok bool
-		if err == nil {
-			l, ok, err = t.location(p.ID)
-		}
-		if inner = err; err != nil {
-			return false
-		}
-		if !ok || l.stream != id || string(arrivalKey(id, l.arrival)) != string(key) {
-			gone = append(gone, slices.Clone(key))
-		}
-		return true
-	})
-	for _, key := range gone {
-		if t.bytes > repairBudget {
-			return errAgain
-		}
-		note(&rep.Repaired, "stream %x: removed an arrival entry without a record", id)
-		t.del(key)
-	}
-	return errors.Join(inner, err)
 }
 
 func (t *tx) checkCounters(id StreamID, sum counters, rep *Report) error {
@@ -309,7 +283,6 @@ func (t *tx) dropOrphans(ids []ID, rep *Report) error {
 		if b, err := t.get(positionKey(kind, l.stream, l.position(id))); err == nil && b == nil {
 			note(&rep.Repaired, "record %s: dropped an id entry without a record", id)
 			t.del(idKey(id))
-			t.del(arrivalKey(l.stream, l.arrival))
 		}
 	}
 	return nil
