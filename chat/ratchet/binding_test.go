@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"math"
 	"testing"
 )
 
@@ -145,6 +146,70 @@ func TestImpersonation(t *testing.T) {
 	b.refuses(sealed, ErrWrongPeer) // the identity key is not a's
 	copy(sealed[outerSize:], a.party.Identity[:])
 	b.refuses(sealed, ErrUndecryptable) // a's is named, but was not used
+}
+
+// A peer that follows the handshake but not the rules for what it writes around it.
+func TestMaliciousPeer(t *testing.T) {
+	t.Run("names a session by another id", func(t *testing.T) {
+		a, b := pair(t, 46)
+		a.start(b)
+		b.refuses(resealed(t, a, func(header []byte) { header[66] ^= 1 }, func([]byte) {}), ErrUndecryptable)
+	})
+	t.Run("uses the last number", func(t *testing.T) {
+		a, b := pair(t, 47)
+		a.start(b)
+		a.sealing().ns = math.MaxUint32 - 1
+		sealed := resealed(t, a, func(header []byte) { header[len(header)-25]++ }, func([]byte) {})
+		b.refuses(sealed, ErrMalformed)
+	})
+	t.Run("returns to an old ratchet key", func(t *testing.T) {
+		a, b := talking(t, 48)
+		lost := a.says("lost for now")
+		b.hears(a.says("x"), "x")
+		old := a.sealing().own
+		a.hears(b.says("y"), "y")
+		b.hears(a.says("z"), "z")
+		a.hears(b.says("turn"), "turn")
+		b.says("b sends, so that it can receive a new chain")
+		held := a.sealing()
+		chain, err := held.turn(old, held.peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.own, held.sendChain, held.pn, held.ns = old, chain, held.ns, 0
+		a.says("would be kept beside the other number 0")
+		b.refuses(a.says("in a chain that ended"), ErrUndecryptable)
+		b.reload()
+		b.hears(lost, "lost for now")
+	})
+}
+
+func TestMalformed(t *testing.T) {
+	a, b := pair(t, 49)
+	a.start(b)
+	sealed := a.says("x")
+	for name, spoil := range map[string]func([]byte) []byte{
+		"nothing":                  func([]byte) []byte { return nil },
+		"a size that is none":      func(m []byte) []byte { return m[:len(m)-1] },
+		"larger than the largest":  func(m []byte) []byte { return append(m, make([]byte, 2*MaxSealed)...) },
+		"cut inside the init part": func(m []byte) []byte { return m[:1024] },
+		"a later version":          func(m []byte) []byte { m[0] = 2; return m },
+		"a later message version":  func(m []byte) []byte { m[outerSize+64+4+2+kemCiphertextSize] = 2; return m },
+		"one-time id without init": func(m []byte) []byte { m[1] = flagOneTime; return m },
+		"an unknown flag":          func(m []byte) []byte { m[1] |= 4; return m },
+		"too many replaced":        func(m []byte) []byte { m[outerSize+64+4+1] = maxReplaces + 1; return m },
+		"a replaced session twice": func(m []byte) []byte { m[outerSize+64+4+1] = 2; clear(m[outerSize+64+6:][:32]); return m },
+		"no init, all of one byte": func(m []byte) []byte { return bytes.Repeat([]byte{1}, 256) },
+	} {
+		bad := spoil(bytes.Clone(sealed))
+		if _, err := ReadHeader(bad); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.refuses(bad, ErrMalformed)
+	}
+	if b.NeedsRestart() {
+		t.Error("bytes of anybody make a restart due")
+	}
 }
 
 func TestEnvelope(t *testing.T) {

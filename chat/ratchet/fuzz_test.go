@@ -58,7 +58,7 @@ func FuzzState(f *testing.F) {
 		}
 		// A state from nowhere must not make anything panic either.
 		if sealed, id, err := set.Seal(rand.Reader, []byte("x"), nil); err == nil {
-			if h, err := ReadHeader(sealed); err != nil || h.Session != id {
+			if m, err := parseSealed(sealed); err != nil || m.session != id {
 				t.Fatalf("sealed what does not parse: %v", err)
 			}
 		}

@@ -191,17 +191,17 @@ func TestPaddingIsChecked(t *testing.T) {
 		"length past the end": func(p []byte) { p[0] = 0xFF },
 		"nonzero padding":     func(p []byte) { p[len(p)-1] = 1 },
 	} {
-		sealed := resealed(t, a, spoil)
+		sealed := resealed(t, a, func([]byte) {}, spoil)
 		if _, err := b.Open(b.secrets, sealed, nil); !errors.Is(err, ErrUndecryptable) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	b.hears(resealed(t, a, func([]byte) {}), "content") // the kit itself is right
+	b.hears(resealed(t, a, func([]byte) {}, func([]byte) {}), "content") // the kit itself is right
 }
 
-// resealed seals a message whose padded content is altered before encryption, as a wrong or
-// malicious implementation could.
-func resealed(t *testing.T, s *side, spoil func(padded []byte)) []byte {
+// resealed seals a message whose header or padded content is altered before encryption, as a wrong
+// or malicious implementation could.
+func resealed(t *testing.T, s *side, header, content func([]byte)) []byte {
 	t.Helper()
 	chosen := s.sealing()
 	if chosen.own == nil {
@@ -224,8 +224,10 @@ func resealed(t *testing.T, s *side, spoil func(padded []byte)) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spoil(padded)
-	return aead.Seal(bytes.Clone(m.prefix), m.nonce[:], padded, aad)
+	content(padded)
+	prefix := bytes.Clone(m.prefix)
+	header(prefix)
+	return aead.Seal(prefix, m.nonce[:], padded, associatedData(chosen.transcript, nil, prefix))
 }
 
 func TestLastNumber(t *testing.T) {

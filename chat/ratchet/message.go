@@ -187,11 +187,11 @@ type Header struct {
 func ReadHeader(sealed []byte) (Header, error) {
 	m, err := parseSealed(sealed)
 	if err != nil {
-		return Header{}, err
+		return Header{}, fmt.Errorf("reading a message's header: %w", err)
 	}
-	h := Header{Account: m.account, Device: m.device, Session: m.session}
-	if m.init != nil {
-		h.Init, h.Identity = true, m.init.identity
+	h := Header{Account: m.account, Device: m.device, Session: m.session, Init: m.init != nil}
+	if h.Init {
+		h.Identity = m.init.identity
 	}
 	return h, nil
 }

@@ -61,7 +61,7 @@ func (s *Set) Holds(id SessionID) bool { return s.find(id) != nil }
 
 // NeedsRestart says that the peer seals messages which this Set cannot open, and that a new
 // session would cure it (section 7). The caller initiates one, at most once an hour per contact.
-// The answer is not part of the stored state.
+// The answer is not part of the stored state: it needs a Set that stays in memory for a while.
 func (s *Set) NeedsRestart() bool { return s.restart || s.failures >= FailuresBeforeRestart }
 
 // Initiate begins a new session with the peer, which takes the place of all held so far, and

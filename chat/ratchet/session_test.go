@@ -280,6 +280,40 @@ func TestEvictionSparesTheSealingSession(t *testing.T) {
 	}
 }
 
+func TestEvictionOrder(t *testing.T) {
+	for _, v := range []struct {
+		name     string
+		replaced [MaxSessions]bool // of the held sessions, oldest first; keys rise with age
+		evicted  int
+	}{
+		{"oldest", [MaxSessions]bool{false, false, false}, 0},
+		{"a replaced one before an older one", [MaxSessions]bool{false, false, true}, 2},
+		{"the older of two replaced", [MaxSessions]bool{false, true, true}, 1},
+		{"oldest replaced", [MaxSessions]bool{true, true, true}, 0},
+	} {
+		s := NewSet(Party{}, Party{})
+		for i, replaced := range v.replaced {
+			s.sessions = append(s.sessions, &session{transcript: key{byte(i)}, ephemeral: key{byte(9 - i)}, replaced: replaced})
+		}
+		s.add(&session{transcript: key{100}, ephemeral: key{0}})
+		if s.Holds(SessionID{byte(v.evicted)}) || len(s.sessions) != MaxSessions || !s.Holds(SessionID{100}) {
+			t.Errorf("%s: another session was evicted", v.name)
+		}
+	}
+}
+
+func TestDuplicatesAreNoFailures(t *testing.T) {
+	a, b := talking(t, 13)
+	sealed := a.says("x")
+	b.hears(sealed, "x")
+	for range 2 * FailuresBeforeRestart {
+		b.refuses(sealed, ErrDuplicate)
+	}
+	if b.NeedsRestart() {
+		t.Error("duplicates make a restart due")
+	}
+}
+
 func TestReplayNeverOpens(t *testing.T) {
 	a, b := talking(t, 9)
 	var all [][]byte
