@@ -61,7 +61,7 @@ func (l *lineChat) command(ctx context.Context, line string) (quit bool, err err
 	name = strings.ToLower(name)
 	cmd, ok := chatCommands()[name]
 	if !ok {
-		return false, usagef("unknown command /%s%s; /help lists them, //%s sends it as text", name, suggestSlash(name), name)
+		return false, usagef("unknown command /%s%s (//%s sends it as text)", name, suggestSlash(name), name)
 	}
 	if name == quitCommand {
 		return true, nil
@@ -80,7 +80,7 @@ func suggestSlash(name string) string {
 	for i := range names {
 		names[i] = "/" + names[i]
 	}
-	return suggest("/"+name, names)
+	return orSee("/"+name, names, "/help")
 }
 
 func (l *lineChat) help(context.Context, []string, string) error {

@@ -25,6 +25,9 @@ const (
 	// linger is how long a node of our own stays after piped input ended, so that what was accepted
 	// can reach somebody who is near. It ends as soon as everything was handed on.
 	linger = 3 * time.Second
+	// calmTicks is for how many looks nothing must wait before the node may end: gossip says that it
+	// took a message, not that it has left.
+	calmTicks = 4
 	// rememberedMessages is how many messages can be answered or changed by a short id.
 	rememberedMessages = 1000
 )
@@ -45,7 +48,6 @@ type lineChat struct {
 	sent   map[string]bool // client ids of lines typed here, until their echo
 	seen   *recent
 	known  []api.Message // the last messages shown, for short ids
-	room   string        // id of the conversation of target, once known
 }
 
 func newLineChat(a *app, c *api.Client, target string, own bool) *lineChat {
@@ -256,7 +258,7 @@ func (l *lineChat) send(ctx context.Context, req api.SendRequest) error {
 }
 
 // settle waits, when the node is ours and about to end, until everything sent here was handed to
-// somebody, for a moment at most.
+// somebody, for a moment at most. What was not is durable, and goes out when a node runs again.
 func (l *lineChat) settle(ctx context.Context) {
 	if !l.own || l.count == 0 {
 		return
@@ -265,10 +267,13 @@ func (l *lineChat) settle(ctx context.Context) {
 	defer cancel()
 	tick := time.NewTicker(pollPeriod)
 	defer tick.Stop()
-	for {
+	for calm := 0; calm < calmTicks; calm++ {
 		page, err := l.client.History(ctx, api.HistoryQuery{Target: l.here(), N: min(l.count, pageSize)})
-		if err != nil || !l.anyWaiting(page) {
+		if err != nil {
 			return
+		}
+		if l.anyWaiting(page) || !l.company(ctx) {
+			calm = -1
 		}
 		select {
 		case <-tick.C:
@@ -276,6 +281,20 @@ func (l *lineChat) settle(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// company says whether anybody is connected who shares the conversation.
+func (l *lineChat) company(ctx context.Context) bool {
+	all, err := l.client.Conversations(ctx)
+	if err != nil {
+		return false
+	}
+	for _, c := range all {
+		if c.Target == l.here() {
+			return c.Peers > 0
+		}
+	}
+	return false
 }
 
 func (l *lineChat) anyWaiting(page []api.Message) bool {

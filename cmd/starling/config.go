@@ -66,7 +66,7 @@ func checkAPI(v string) error {
 func findOption(key string) (option, error) {
 	i := slices.IndexFunc(options, func(o option) bool { return o.key == key })
 	if i < 0 {
-		return option{}, usagef("unknown configuration key %q%s; see `starling config get`", key, suggest(key, optionKeys()))
+		return option{}, usagef("unknown configuration key %q%s", key, orSee(key, optionKeys(), "starling config get"))
 	}
 	return options[i], nil
 }
@@ -144,7 +144,7 @@ func checkFile(path string, text []byte) error {
 		first := unknown.Errors[0]
 		row, _ := first.Position()
 		key := strings.Join(first.Key(), ".")
-		return usagef("%s line %d: unknown key %q%s; `starling config get` lists the keys", path, row, key, suggest(key, optionKeys()))
+		return usagef("%s line %d: unknown key %q%s", path, row, key, orSee(key, optionKeys(), "starling config get"))
 	case errors.As(err, &malformed):
 		row, _ := malformed.Position()
 		return usagef("%s line %d: %s", path, row, strings.TrimPrefix(malformed.Error(), "toml: "))

@@ -53,11 +53,25 @@ func (a *app) configGet(args []string) error {
 		}
 		return a.printJSON(all)
 	}
-	rows := make([][]string, len(options))
-	for i, o := range options {
-		rows[i] = []string{o.key, orDash(shown(a.conf.value(o.key))), o.help}
+	for _, o := range options {
+		line, err := assignment(o.key, a.conf.value(o.key))
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(a.stdout, "# %s\n%s\n", o.help, line); err != nil {
+			return err
+		}
 	}
-	return a.printTable(nil, rows)
+	return nil
+}
+
+// assignment writes a setting as a line of the file.
+func assignment(key string, v any) (string, error) {
+	b, err := toml.Marshal(map[string]any{key: v})
+	if err != nil {
+		return "", fmt.Errorf("encoding %s: %w", key, err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 func shown(v any) string {
@@ -97,11 +111,9 @@ func (a *app) configSet(key string, words []string) error {
 		if err != nil {
 			return err
 		}
-		b, err := toml.Marshal(map[string]any{key: v})
-		if err != nil {
-			return fmt.Errorf("encoding %s: %w", key, err)
+		if line, err = assignment(key, v); err != nil {
+			return err
 		}
-		line = strings.TrimSpace(string(b))
 	}
 	old, err := os.ReadFile(a.place.Config)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

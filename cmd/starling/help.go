@@ -100,7 +100,7 @@ func (a *app) helpCommand() *cobra.Command {
 					names = append(names, c.Name())
 				}
 				asked := strings.Join(args, " ")
-				return usagef("there is no help on %q%s; see `starling help`", asked, suggest(asked, names))
+				return usagef("there is no help on %q%s", asked, orSee(asked, names, "starling help"))
 			}
 			found.InitDefaultHelpFlag()
 			return found.Help()

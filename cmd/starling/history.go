@@ -131,7 +131,7 @@ func messageBody(m api.Message) string {
 	case api.KindTopic:
 		return "-- " + name + " set the topic: " + api.Escape(m.Text)
 	case api.KindProfile:
-		return "-- " + name + " is now known as " + api.EscapeNick(m.Text)
+		return "-- ~" + api.Escape(m.Fingerprint) + " is now known as " + api.EscapeNick(m.Text)
 	case api.KindMember, api.KindNotice:
 		return "-- " + api.Escape(m.Text)
 	case api.KindUnknown:

@@ -59,8 +59,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.global.json, "json", false, "print JSON")
 	flags.BoolVarP(&a.global.quiet, "quiet", "q", false, "print nothing that was not asked for")
 	flags.DurationVar(&a.global.timeout, "timeout", 0, "give up after `TIME`, such as 10s (default 30s)")
-	flags.StringVar(&a.global.logLevel, "log-level", "", "debug, info, warn or error")
-	flags.StringVar(&a.global.logFormat, "log-format", "", "text or json")
+	flags.StringVar(&a.global.logLevel, "log-level", "", "`LEVEL` of the log: debug, info, warn or error")
+	flags.StringVar(&a.global.logFormat, "log-format", "", "`FORMAT` of the log: text or json")
 	a.startFlags(root.Flags(), &start)
 	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -169,7 +169,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 			names = append(append(names, sub.Name()), sub.Aliases...)
 		}
 	}
-	return usagef("unknown command %q for %q%s; see `%s --help`", args[0], cmd.CommandPath(), suggest(args[0], names), cmd.CommandPath())
+	return usagef("unknown command %q for %q%s", args[0], cmd.CommandPath(), orSee(args[0], names, cmd.CommandPath()+" --help"))
 }
 
 // takes checks the number of arguments and names what is missing.
@@ -198,14 +198,16 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
-	message := err.Error()
+	message, see := err.Error(), "; see `"+cmd.CommandPath()+" --help`"
 	if name, ok := strings.CutPrefix(message, "unknown flag: --"); ok {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		cmd.InheritedFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		message += suggest(name, names)
+		if s := suggest(name, names); s != "" {
+			see = s
+		}
 	}
-	return usagef("%s; see `%s --help`", message, cmd.CommandPath())
+	return usagef("%s%s", message, see)
 }
 
 // group makes a command that only holds others.

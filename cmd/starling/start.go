@@ -34,8 +34,8 @@ func (a *app) startFlags(flags *pflag.FlagSet, f *startFlags) {
 	flags.StringVar(&f.network, "network", "", "`NAME` of the network")
 	flags.BoolVar(&f.noMDNS, "no-mdns", false, "do not look for others on the local network")
 	flags.BoolVar(&f.noDHT, "no-dht", false, "do not use the network's lookup table")
-	flags.StringVar(&f.api, "api", "", "off: no HTTP on loopback (the unix socket is always served)")
-	flags.StringVar(&f.reachability, "reachability", "", "auto, public or private")
+	flags.StringVar(&f.api, "api", "", "`off`: no HTTP on loopback; the unix socket is always served")
+	flags.StringVar(&f.reachability, "reachability", "", "`WORD`: auto, public or private")
 	keyFlags(flags, f)
 }
 

@@ -2,6 +2,15 @@ package main
 
 import "fmt"
 
+// orSee ends an error about an unknown word: with the candidate nearest to what was typed, or with
+// where to look when none is near.
+func orSee(typed string, candidates []string, see string) string {
+	if s := suggest(typed, candidates); s != "" {
+		return s
+	}
+	return "; see `" + see + "`"
+}
+
 // suggest returns `; did you mean "x"?` for the candidate nearest to what was typed, or nothing
 // when none is near: at most two slips, fewer in a short word.
 func suggest(typed string, candidates []string) string {

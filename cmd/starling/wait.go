@@ -51,7 +51,7 @@ func parseCondition(text string) (func(api.Status) bool, error) {
 		}
 		return func(st api.Status) bool { return st.Ready && st.Peers.Total >= n }, nil
 	}
-	return nil, usagef("%q is nothing to wait for%s; use ready, or peers=N", text, suggest(text, []string{"ready", "peers=1"}))
+	return nil, usagef("%q is nothing to wait for: use ready, or peers=N", text)
 }
 
 func (a *app) waitFor(ctx context.Context, c *api.Client, what string, reached func(api.Status) bool) error {
