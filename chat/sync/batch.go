@@ -1,9 +1,9 @@
 package sync
 
 import (
-	"fmt"
 	stdsync "sync"
 
+	"github.com/klauspost/compress"
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -35,13 +35,26 @@ func entrySize(record []byte) int {
 	return protowire.SizeTag(1) + protowire.SizeBytes(len(record))
 }
 
+// worthPacking is the estimate of compressibility from which compression is tried; below it zstd saves
+// less than a tenth. Sealed records look like random bytes: most batches travel as they are, and trying
+// would be the most expensive part of a session.
+const worthPacking = 0.15
+
 // packBatch returns a batch of records (empty: unavailable) and its compressed form, which is nil
-// when compression does not make it smaller: sealed records are random bytes, stubs and small talk are not.
+// when compression does not make it smaller.
 func packBatch(entries [][]byte) (batch, packed []byte) {
+	size := 0
+	for _, e := range entries {
+		size += entrySize(e)
+	}
+	batch = make([]byte, 0, size)
 	for _, e := range entries {
 		batch = appendBytes(batch, 1, e)
 	}
-	packed = encoder().EncodeAll(batch, nil)
+	if compress.Estimate(batch) < worthPacking {
+		return batch, nil
+	}
+	packed = encoder().EncodeAll(batch, make([]byte, 0, size))
 	if len(packed) >= len(batch) {
 		return batch, nil
 	}
@@ -55,7 +68,7 @@ func unpackBatch(data []byte, size int, compressed bool, answered int) ([][]byte
 	if compressed {
 		var err error
 		if batch, err = decoder().DecodeAll(data, make([]byte, 0, size)); err != nil {
-			return nil, fmt.Errorf("%w: batch does not decompress: %w", errMalformed, err)
+			return nil, malformed("batch does not decompress: %v", err)
 		}
 		if len(batch) != size {
 			return nil, malformed("batch of %d bytes announced as %d", len(batch), size)

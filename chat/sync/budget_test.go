@@ -19,7 +19,7 @@ func TestBudgets(t *testing.T) {
 		besides   int // all bytes but records
 		flights   int // one-way trips after the Hellos
 	}{
-		{"nothing missing", all, all, 64, 1000, 3}, // Summary, Round and Done, Done
+		{"nothing missing", all, all, 64, 1000, 3},                     // Summary, Round and Done, Done
 		{"10 newest missing here", all[:total-10], all, 1500, 1500, 5}, // two round trips, then Done
 		{"10 newest missing there", all, all[:total-10], 1500, 1500, 6},
 		{"1000 newest missing here", all[:total-1000], all, 12_000, 12_000, 14},
@@ -51,5 +51,30 @@ func TestBudgets(t *testing.T) {
 					reconcile, besides, flights, c.reconcile, c.besides, c.flights)
 			}
 		})
+	}
+}
+
+// Catching up costs little more than what is missing: row 12 of docs/performance.md.
+func TestCatchUpBytes(t *testing.T) {
+	const total, size = 10_000, 300
+	all := history("x", total, size)
+	payload := 0
+	for _, r := range all {
+		payload += len(r)
+	}
+	for _, c := range []struct {
+		name  string
+		pages *Pages
+	}{{"reconciled", nil}, {"in pages", &Pages{Events: total}}} {
+		a, b := newNode("a"), newNode("b")
+		b.addAll(all)
+		ra, rb, l := syncNodes(t, a, b, c.pages)
+		mustFinish(t, ra, rb)
+		mustBeEqual(t, a, b)
+		moved := ra.Sent.Total() + rb.Sent.Total()
+		t.Logf("%s: %d B for %d B of records, %.3f times, %d flights", c.name, moved, payload, float64(moved)/float64(payload), l.flights)
+		if float64(moved) > 1.15*float64(payload) {
+			t.Errorf("%s: %d B for %d B of records", c.name, moved, payload)
+		}
 	}
 }

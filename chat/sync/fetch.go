@@ -126,10 +126,11 @@ func (s *Session) handleRecords(m *records) *Misbehaviour {
 			return misbehave(OutOfTurn, "records that were not asked for")
 		}
 		if err := checkHead(m, &f.pending[0]); err != nil {
-			return &Misbehaviour{Malformed, err.Error()}
+			return faultOf(err)
 		}
-		f.active, f.head, f.data = true, *m, nil
+		f.active, f.head = true, *m
 		f.head.chunk = nil
+		f.data = make([]byte, 0, m.travels()) // at most MaxBatch
 	} else if m.header() || len(m.chunk) == 0 {
 		return misbehave(Malformed, "continued batch with a head or without a chunk")
 	}
@@ -180,7 +181,7 @@ func (s *Session) takeBatch() *Misbehaviour {
 	f.received += int(head.size)
 	entries, err := unpackBatch(data, int(head.size), head.packed > 0, int(head.answered))
 	if err != nil {
-		return &Misbehaviour{Malformed, err.Error()}
+		return faultOf(err)
 	}
 	var present []Record
 	for _, e := range entries {
@@ -196,13 +197,14 @@ func (s *Session) takeBatch() *Misbehaviour {
 			return misbehave(InvalidRecord, "record %d of %d", i, len(present))
 		}
 	}
+	var fault *Misbehaviour
 	if r.limit > 0 {
-		err = s.matchPage(&r, &head, entries, present)
+		fault = s.matchPage(&r, &head, entries, present)
 	} else {
-		err = s.matchWants(&r, entries, present)
+		fault = s.matchWants(&r, entries, present)
 	}
-	if err != nil {
-		return &Misbehaviour{Unclaimed, err.Error()}
+	if fault != nil {
+		return fault
 	}
 	s.report.Unavailable += len(entries) - len(present)
 	if len(present) > 0 {
@@ -214,7 +216,7 @@ func (s *Session) takeBatch() *Misbehaviour {
 }
 
 // matchWants compares records with the claims they answer and puts back what was not answered.
-func (s *Session) matchWants(r *request, entries [][]byte, present []Record) error {
+func (s *Session) matchWants(r *request, entries [][]byte, present []Record) *Misbehaviour {
 	for i, e := range entries {
 		if len(e) == 0 {
 			continue
@@ -222,7 +224,7 @@ func (s *Session) matchWants(r *request, entries [][]byte, present []Record) err
 		item := present[0].Item
 		present = present[1:]
 		if s.rec.hash.short(&item.ID) != r.wants[i].short || !s.inWindow(item) {
-			return fmt.Errorf("record is not the one that claim %d named", r.wants[i].number)
+			return misbehave(Unclaimed, "record is not the one that claim %d named", r.wants[i].number)
 		}
 	}
 	s.rec.returnWants(r.wants[len(entries):])
@@ -230,12 +232,12 @@ func (s *Session) matchWants(r *request, entries [][]byte, present []Record) err
 }
 
 // matchPage checks that records descend from the bound that was asked for to the one that was answered.
-func (s *Session) matchPage(r *request, head *records, entries [][]byte, present []Record) error {
+func (s *Session) matchPage(r *request, head *records, entries [][]byte, present []Record) *Misbehaviour {
 	last := r.before
 	for i := range present {
 		item := present[i].Item
 		if item.Compare(last) >= 0 || !s.inWindow(item) || item.Compare(head.next) < 0 {
-			return fmt.Errorf("record %d of a page is out of order", i)
+			return misbehave(Unclaimed, "record %d of a page is out of order", i)
 		}
 		last = item
 	}

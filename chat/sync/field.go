@@ -1,17 +1,11 @@
 package sync
 
 import (
-	"errors"
-	"fmt"
-
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-var errMalformed = errors.New("malformed frame")
-
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", errMalformed, fmt.Sprintf(format, args...))
-}
+// malformed returns the fault of bytes that do not decode.
+func malformed(format string, args ...any) error { return misbehave(Malformed, format, args...) }
 
 // fields reads a protobuf message in the canonical form of the specification, so that what decodes
 // encodes to the same bytes. The first violation sticks: num becomes 0 and err is set.

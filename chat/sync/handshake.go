@@ -172,6 +172,6 @@ func (s *Session) handleRound(m *round) *Misbehaviour {
 	}
 	s.sendRound(answer)
 	s.settled = over
-	s.report.Equal = first && over && len(m.claims) == 0
+	s.report.Equal = first && answer == nil && over && len(m.claims) == 0 // closed and empty
 	return nil
 }

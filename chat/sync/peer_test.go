@@ -7,7 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // The tests' world: records carry their time and a keyed hash that stands for the topic signature.
@@ -89,6 +90,26 @@ func (n *node) add(record []byte) Outcome {
 	return Accepted
 }
 
+// commit is what a store does with a batch.
+func (n *node) commit(records []Record) []Outcome {
+	outcomes := make([]Outcome, len(records))
+	var fresh []Item
+	for i, r := range records {
+		switch _, have := n.records[r.Item.ID]; {
+		case have || n.set.Has(r.Item):
+			outcomes[i] = Known
+		case n.refuse[r.Item.ID]:
+			outcomes[i] = Refused
+			n.set.Add(r.Item)
+		default:
+			n.records[r.Item.ID] = r.Bytes
+			fresh = append(fresh, r.Item)
+		}
+	}
+	n.set.AddAll(fresh)
+	return outcomes
+}
+
 func (n *node) addAll(records [][]byte) {
 	items := make([]Item, len(records))
 	for i, r := range records {
@@ -144,11 +165,7 @@ func (n *node) do(s *Session, e Effect) error {
 		}
 		return s.Read(found)
 	case CommitRecords:
-		var outcomes []Outcome
-		for _, r := range e.Records {
-			outcomes = append(outcomes, n.add(r.Bytes))
-		}
-		return s.Committed(outcomes)
+		return s.Committed(n.commit(e.Records))
 	}
 	return fmt.Errorf("unexpected effect %T", e)
 }
@@ -208,6 +225,12 @@ func cutFrames(b []byte) (frames [][]byte) {
 	return frames
 }
 
+// cutLength returns kind and body of a whole frame.
+func cutLength(frame []byte) []byte {
+	_, n := protowire.ConsumeVarint(frame)
+	return frame[n:]
+}
+
 // link connects two endpoints. cutAfter frames it breaks; negative means never.
 type link struct {
 	a, b     *endpoint
@@ -255,7 +278,7 @@ func (l *link) run() error {
 }
 
 // syncNodes runs one whole session and returns both reports.
-func syncNodes(t testing.TB, a, b *node, pages *Pages) (ra, rb Report, l *link) {
+func syncNodes(t rapidTB, a, b *node, pages *Pages) (ra, rb Report, l *link) {
 	t.Helper()
 	l = &link{
 		a:        &endpoint{node: a, session: a.initiate(b.name, pages)},
@@ -268,7 +291,7 @@ func syncNodes(t testing.TB, a, b *node, pages *Pages) (ra, rb Report, l *link) 
 	return l.a.session.Report(), l.b.session.Report(), l
 }
 
-func mustFinish(t testing.TB, reports ...Report) {
+func mustFinish(t rapidTB, reports ...Report) {
 	t.Helper()
 	for _, r := range reports {
 		if r.End != EndFinished {
@@ -277,11 +300,18 @@ func mustFinish(t testing.TB, reports ...Report) {
 	}
 }
 
-func mustBeEqual(t testing.TB, a, b *node) {
+func mustBeEqual(t rapidTB, a, b *node) {
 	t.Helper()
 	da, na := a.set.Digest(0, 1<<64-1)
 	db, nb := b.set.Digest(0, 1<<64-1)
 	if na != nb || da != db {
 		t.Fatalf("%s has %d items, %s has %d, digests equal: %v", a.name, na, b.name, nb, da == db)
 	}
+}
+
+// rapidTB is what *testing.T and *rapid.T have in common and these tests need.
+type rapidTB interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
 }

@@ -1,6 +1,9 @@
 package sync
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Fault says which rule of the protocol a peer broke.
 type Fault uint8
@@ -40,6 +43,15 @@ func (m *Misbehaviour) Error() string { return m.Fault.String() + ": " + m.Detai
 
 func misbehave(f Fault, format string, args ...any) *Misbehaviour {
 	return &Misbehaviour{f, fmt.Sprintf(format, args...)}
+}
+
+// faultOf returns the fault that a decoder found.
+func faultOf(err error) *Misbehaviour {
+	var m *Misbehaviour
+	if errors.As(err, &m) {
+		return m
+	}
+	return misbehave(Malformed, "%v", err)
 }
 
 // End says how a session ended.

@@ -166,18 +166,18 @@ func (s *Schedule) Next(now time.Time) (starts []Start, wake time.Time) {
 	}
 	for more := true; more; { // one session a room in turn, so that a busy room does not starve the others
 		more = false
+		first := s.turn
 		for i := range s.order {
-			topic := s.order[(s.turn+i)%len(s.order)]
+			topic := s.order[(first+i)%len(s.order)]
 			if s.outgoing >= s.cfg.Outgoing {
 				break
 			}
 			if peer, ok := s.pick(s.plans[topic], now); ok {
 				starts = append(starts, Start{topic, peer})
-				more = true
+				s.turn, more = first+i+1, true
 			}
 		}
 	}
-	s.turn++
 	for _, p := range s.plans {
 		wake = earlier(wake, s.wake(p, now))
 	}

@@ -133,6 +133,7 @@ func (s *Session) answer(found [][]byte) {
 
 // sendBatch queues the frames of one batch.
 func (s *Session) sendBatch(head records, batch []byte) {
+	s.out = slices.Grow(s.out, len(batch)+len(batch)/chunkSize*8+64)
 	for m := head; ; m = (records{}) {
 		m.chunk = batch[:min(chunkSize, len(batch))]
 		batch = batch[len(m.chunk):]

@@ -106,6 +106,7 @@ type Session struct {
 	phase  phase
 	in     frameBuffer
 	out    []byte
+	body   []byte // of the frame being encoded, to be used again
 	effect Effect
 
 	shortMask  uint64 // of short ids; all ones, but tests provoke collisions
@@ -161,7 +162,7 @@ func (s *Session) Receive(p []byte) int {
 		taken, err := s.in.fill(p[n:])
 		n += taken
 		if err != nil {
-			s.violated(&Misbehaviour{Malformed, err.Error()})
+			s.violated(faultOf(err))
 			continue
 		}
 		if frame := s.in.whole(); frame != nil {
@@ -228,7 +229,8 @@ func (s *Session) Report() Report {
 // send queues one frame.
 func (s *Session) send(m message) {
 	before := len(s.out)
-	s.out = appendFrame(s.out, m)
+	s.body = m.append(s.body[:0])
+	s.out = wrapFrame(s.out, m.kind(), s.body)
 	s.report.Sent.count(m.kind(), len(s.out)-before)
 }
 
@@ -244,7 +246,7 @@ func (s *Session) sendRound(frames [][]byte) {
 func (s *Session) takeFrame(frame []byte) {
 	m, err := decodeFrame(frame)
 	if err != nil {
-		s.violated(&Misbehaviour{Malformed, err.Error()})
+		s.violated(faultOf(err))
 		return
 	}
 	s.report.Received.count(m.kind(), s.in.head+len(frame))
@@ -379,5 +381,5 @@ func (s *Session) end(end End) {
 	}
 	s.effect = Finished{s.Report()}
 	s.room, s.rec, s.fetch, s.serve = Room{}, reconciler{}, fetcher{}, server{}
-	s.in = frameBuffer{}
+	s.in, s.body = frameBuffer{}, nil
 }

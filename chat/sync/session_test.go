@@ -54,5 +54,4 @@ func TestSmallSets(t *testing.T) {
 			}
 		})
 	}
-	
 }

@@ -65,7 +65,8 @@ func (s *Snapshot) Add(item Item) bool {
 	return true
 }
 
-// AddAll inserts many items, in any order, in one pass over the vector, and returns how many are new.
+// AddAll inserts many items, in any order, in one pass over what is newer than the oldest of them, and
+// returns how many are new.
 func (s *Snapshot) AddAll(items []Item) int {
 	fresh := slices.Clone(items)
 	slices.SortFunc(fresh, Item.Compare)
@@ -73,15 +74,24 @@ func (s *Snapshot) AddAll(items []Item) int {
 	if len(fresh) == 0 {
 		return 0
 	}
-	merged := make([]Item, 0, len(s.items)+len(fresh)+len(s.items)/8)
-	old := s.items
 	for _, item := range fresh {
-		at := search(old, item)
-		merged = append(append(merged, old[:at]...), item)
-		old = old[at:]
 		s.touch(item.Time.Day(), 1)
 	}
-	s.items, s.shared = append(merged, old...), false
+	n := len(s.items)
+	if s.shared && search(s.items, fresh[0]) < n {
+		s.items = append(make([]Item, 0, n+len(fresh)+n/8), s.items...)
+		s.shared = false
+	}
+	s.items = append(s.items, fresh...)
+	for i, j, at := n-1, len(fresh)-1, len(s.items)-1; j >= 0; at-- { // merged from the end, in place
+		if i >= 0 && s.items[i].Compare(fresh[j]) > 0 {
+			s.items[at] = s.items[i]
+			i--
+		} else {
+			s.items[at] = fresh[j]
+			j--
+		}
+	}
 	return len(fresh)
 }
 
