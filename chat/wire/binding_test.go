@@ -285,8 +285,12 @@ func TestVerifierAgrees(t *testing.T) {
 		}
 		cert, err := IssueCertificate(testKey("ada"), publicKey(device), time.Time{}, time.Time{})
 		must(t, err)
-		if i%3 == 2 {
+		switch {
+		case i%6 == 2:
 			cert.Signature[0] ^= 1
+		case i%6 == 5:
+			cert, err = IssueCertificate(testKey("ada"), publicKey(device), testTime, time.Time{}) // long after the event
+			must(t, err)
 		}
 		h := Header{Kind: KindJoin, Room: PublicRoomID(keys.Topic), Certificate: cert, HLC: HLC(i + 1), DeviceSeq: 1}
 		events = append(events, signedBy(t, h, signer))

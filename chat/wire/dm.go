@@ -289,10 +289,7 @@ func (c *DMContent) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("encoding a direct message: %w", err)
 	}
-	b := c.encode()
-	if len(b)+1 > MaxDMContent {
-		return nil, fmt.Errorf("encoding a direct message: %w", invalidf("%d bytes, at most %d", len(b), MaxDMContent-1))
-	}
+	b := c.encode() // the limits of the fields keep it under MaxDMContent
 	padded := make([]byte, dmPaddedSize(len(b)))
 	copy(padded, b)
 	padded[len(b)] = dmPadding
