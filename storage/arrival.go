@@ -76,7 +76,7 @@ func (t *tx) runWrites() []plainWrite {
 	for s, r := range t.runs {
 		for i := 0; i < len(r.positions); i += maxRun {
 			part := r.positions[i:min(i+maxRun, len(r.positions))]
-			out = append(out, plainWrite{arrivalKey(s, r.first+uint64(i)), encodeRun(part)})
+			out = append(out, plainWrite{key: arrivalKey(s, r.first+uint64(i)), plain: encodeRun(part)})
 		}
 	}
 	return out

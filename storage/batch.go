@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -27,15 +28,19 @@ type Batch struct {
 	ops     []op
 	bytes   int
 	err     error
+	appends int
 	guarded bool
 	spent   bool
 }
 
-// op is one operation: what it does, and its weight when groups are formed.
-type op struct {
-	apply   func(t *tx, r *Result) error
-	history bool                         // an append: refused in ModeNoHistory when relaxed
-	guard   func(t *tx) (guardOp, error) // the form in the guard journal; nil if not guarded
+// op is one operation of a batch.
+type op interface {
+	apply(t *tx, r *Result) error
+}
+
+// guardedOp is an operation that a guarded batch writes to the journal.
+type guardedOp interface {
+	guard(t *tx) (guardOp, error)
 }
 
 // Appended says what became of one Append.
@@ -109,17 +114,31 @@ func (b *Batch) Append(r Record) {
 	if r.Flags&FlagStub != 0 && (len(r.Value) != 0 || !r.Expires.IsZero()) {
 		b.fail(fmt.Errorf("stub %s has a value or an expiry", r.ID))
 	}
-	r.Value = bytes.Clone(r.Value)
-	b.add(64+len(r.Value), op{
-		history: true,
-		guard:   func(t *tx) (guardOp, error) { return t.guardAppend(r) },
-		apply: func(t *tx, res *Result) error {
-			arrival, isNew, err := t.appendRecord(r)
-			res.Appended = append(res.Appended, Appended{isNew, arrival})
-			return err
-		},
-	})
+	b.appends++
+	o := &appendOp{sealed: sealRoom(recordHeaderSize + len(r.Value)), expires: expiry(r.Expires), Record: r}
+	plain := o.sealed[sealHeaderSize:]
+	plain[0] = r.Flags
+	binary.BigEndian.PutUint64(plain[9:], o.expires)
+	o.Value = plain[recordHeaderSize:]
+	copy(o.Value, r.Value)
+	b.add(64+len(r.Value), o)
 }
+
+// appendOp is an append. The record's plain text lies in sealed, to be sealed
+// in place; Value is a part of it.
+type appendOp struct {
+	Record
+	sealed  []byte
+	expires uint64
+}
+
+func (o *appendOp) apply(t *tx, res *Result) error {
+	a, err := t.appendRecord(o)
+	res.Appended = append(res.Appended, a)
+	return err
+}
+
+func (o *appendOp) guard(t *tx) (guardOp, error) { return t.guardAppend(o) }
 
 // Replace gives a record other flags and another value, keeping its place, its
 // ID and its arrival number: a redaction. It no longer expires. The commit
@@ -130,17 +149,26 @@ func (b *Batch) Replace(id ID, flags uint8, value []byte) {
 	if flags&(flagReserved|FlagStub) != 0 {
 		b.fail(fmt.Errorf("record flags %#x use a reserved bit", flags))
 	}
-	value = bytes.Clone(value)
-	b.add(64+len(value), op{apply: func(t *tx, _ *Result) error { return t.replaceRecord(id, flags, value) }})
+	b.add(64+len(value), &replaceOp{id, flags, bytes.Clone(value)})
 }
+
+type replaceOp struct {
+	id    ID
+	flags uint8
+	value []byte
+}
+
+func (o *replaceOp) apply(t *tx, _ *Result) error { return t.replaceRecord(o.id, o.flags, o.value) }
 
 // Remove forgets a record or stub, also in Keys and Digest. A missing one is
 // no error.
-func (b *Batch) Remove(id ID) {
-	b.add(64, op{apply: func(t *tx, _ *Result) error {
-		_, err := t.removeRecord(id)
-		return err
-	}})
+func (b *Batch) Remove(id ID) { b.add(64, removeOp(id)) }
+
+type removeOp ID
+
+func (o removeOp) apply(t *tx, _ *Result) error {
+	_, err := t.removeRecord(ID(o))
+	return err
 }
 
 // Put sets a key of a bucket. Buckets need not be created.
@@ -167,11 +195,8 @@ func (b *Batch) put(kind byte, bucket string, key, value []byte) {
 		b.fail(err)
 		return
 	}
-	k, v := namedKey(kind, bucket, key), bytes.Clone(value)
-	b.add(len(k)+len(v), op{apply: func(t *tx, _ *Result) error {
-		t.put(k, v)
-		return nil
-	}})
+	k := namedKey(kind, bucket, key)
+	b.add(len(k)+len(value), &putOp{k, append([]byte{}, value...)})
 }
 
 func (b *Batch) delete(kind byte, bucket string, key []byte) {
@@ -181,10 +206,19 @@ func (b *Batch) delete(kind byte, bucket string, key []byte) {
 		return
 	}
 	k := namedKey(kind, bucket, key)
-	b.add(len(k), op{apply: func(t *tx, _ *Result) error {
-		t.del(k)
-		return nil
-	}})
+	b.add(len(k), &putOp{k, nil})
+}
+
+// putOp sets a database key, or deletes it when the value is nil.
+type putOp struct{ key, value []byte }
+
+func (o *putOp) apply(t *tx, _ *Result) error {
+	if o.value == nil {
+		t.del(o.key)
+	} else {
+		t.put(o.key, o.value)
+	}
+	return nil
 }
 
 // Schedule puts an item into a queue under its due time (to the millisecond),
@@ -193,38 +227,61 @@ func (b *Batch) delete(kind byte, bucket string, key []byte) {
 func (b *Batch) Schedule(queue string, due time.Time, id ID, value []byte) {
 	b.checkName("queue", queue)
 	b.checkValue(value)
-	ms, value := millis(due), bytes.Clone(value)
-	b.add(128+len(value), op{
-		guard: func(*tx) (guardOp, error) {
-			return guardOp{code: guardOpSchedule, name: queue, at: ms, id: id, value: value}, nil
-		},
-		apply: func(t *tx, _ *Result) error { return t.schedule(queue, ms, id, value) },
-	})
+	b.add(128+len(value), &scheduleOp{queue, millis(due), id, bytes.Clone(value)})
+}
+
+type scheduleOp struct {
+	queue string
+	ms    uint64
+	id    ID
+	value []byte
+}
+
+func (o *scheduleOp) apply(t *tx, _ *Result) error { return t.schedule(o.queue, o.ms, o.id, o.value) }
+
+func (o *scheduleOp) guard(*tx) (guardOp, error) {
+	return guardOp{code: guardOpSchedule, name: o.queue, at: o.ms, id: o.id, value: o.value}, nil
 }
 
 // Unschedule takes an item out of a queue. A missing one is no error.
 func (b *Batch) Unschedule(queue string, id ID) {
 	b.checkName("queue", queue)
-	b.add(128, op{apply: func(t *tx, _ *Result) error { return t.unschedule(queue, id) }})
+	b.add(128, &unscheduleOp{queue, id})
 }
+
+type unscheduleOp struct {
+	queue string
+	id    ID
+}
+
+func (o *unscheduleOp) apply(t *tx, _ *Result) error { return t.unschedule(o.queue, o.id) }
 
 // MarkComplete notes that the stream holds every record of the interval that
 // anybody has. Adjacent intervals join. An empty interval changes nothing.
 func (b *Batch) MarkComplete(s StreamID, iv Interval) {
-	if iv.From >= iv.To {
-		return
+	if iv.From < iv.To {
+		b.add(64, &completeOp{s, iv})
 	}
-	b.add(64, op{apply: func(t *tx, _ *Result) error { return t.complete(s, iv) }})
 }
+
+type completeOp struct {
+	stream StreamID
+	Interval
+}
+
+func (o *completeOp) apply(t *tx, _ *Result) error { return t.complete(o.stream, o.Interval) }
 
 // Acknowledge drops records from the guard journal, because somebody else has
 // them now. The records themselves stay.
 func (b *Batch) Acknowledge(ids ...ID) {
-	ids = slices.Clone(ids)
-	b.add(32*len(ids), op{apply: func(t *tx, _ *Result) error {
-		t.release = append(t.release, ids...)
-		return nil
-	}})
+	b.add(32*len(ids), acknowledgeOp(slices.Clone(ids)))
+}
+
+type acknowledgeOp []ID
+
+func (o acknowledgeOp) apply(t *tx, _ *Result) error {
+	t.release = append(t.release, o...)
+	return nil
 }
 
 // Guard marks the batch as holding the user's own words: its appends and

@@ -48,11 +48,10 @@ func (s *Store) Commit(ctx context.Context, b *Batch, d Durability) (Result, err
 		return Result{}, s.check(ctx)
 	}
 	res := new(Result)
-	r := &request{ops: len(b.ops), bytes: b.bytes, mode: d, fn: func(t *tx) error { return b.run(t, res) }}
-	if d == Relaxed {
-		for _, o := range b.ops {
-			r.history = r.history || o.history
-		}
+	r := &request{
+		ops: len(b.ops), bytes: b.bytes, mode: d,
+		history: d == Relaxed && b.appends > 0,
+		fn:      func(t *tx) error { return b.run(t, res) },
 	}
 	if err := s.submit(ctx, r); err != nil {
 		return Result{}, fmt.Errorf("committing batch: %w", err)
@@ -61,7 +60,7 @@ func (s *Store) Commit(ctx context.Context, b *Batch, d Durability) (Result, err
 }
 
 func (b *Batch) run(t *tx, res *Result) error {
-	*res = Result{}
+	res.Appended = make([]Appended, 0, b.appends)
 	for _, o := range b.ops {
 		if err := o.apply(t, res); err != nil {
 			return err
@@ -185,6 +184,7 @@ func (r *request) finish(err error) {
 // commitGroup runs the requests of a group in one transaction and answers
 // them. It returns true if something applied still waits for a sync.
 func (s *Store) commitGroup(group []*request) (unsynced bool) {
+	s.growFilter()
 	t := s.begin()
 	durable := false
 	accepted := make([]*request, 0, len(group))

@@ -275,10 +275,15 @@ func (s *Store) openSideFiles(old *diskState) error {
 		return notWritable(err)
 	}
 	d.guard = guard
+	s.ids = new(idFilter) // empty until it is needed
 	snap := s.eng.snapshot()
 	defer snap.release()
 	if s.seq, err = readHead(s.seal, snap); err != nil {
 		return err
+	}
+	if s.seq == 0 { // a new store: nothing has to be read
+		s.ids = newIDFilter(firstFilter)
+		s.ids.ready.Store(true)
 	}
 	if !unclean {
 		known, acknowledged = true, max(acknowledged, old.Seq)

@@ -26,7 +26,8 @@ const (
 func (t *tx) guardBatch(ops []op) error {
 	var e guardEntry
 	for _, o := range ops {
-		if o.guard == nil {
+		o, ok := o.(guardedOp)
+		if !ok {
 			continue
 		}
 		g, err := o.guard(t)
@@ -48,7 +49,7 @@ func (t *tx) guardBatch(ops []op) error {
 
 // guardAppend describes an append. It names the stream, because the entry that
 // gave the stream its handle may be lost with the rest.
-func (t *tx) guardAppend(r Record) (guardOp, error) {
+func (t *tx) guardAppend(r *appendOp) (guardOp, error) {
 	b, err := t.get(streamKey(kindStream, r.Stream))
 	if err != nil {
 		return guardOp{}, err
@@ -58,7 +59,7 @@ func (t *tx) guardAppend(r Record) (guardOp, error) {
 	}
 	return guardOp{
 		code: guardOpAppend, name: string(b[1:]), at: r.Time, id: r.ID,
-		flags: r.Flags, expires: expiry(r.Expires), value: r.Value,
+		flags: r.Flags, expires: r.expires, value: r.Value,
 	}, nil
 }
 

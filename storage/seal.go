@@ -69,12 +69,12 @@ func newSealer(master []byte) *sealer {
 	}
 }
 
-// seal protects plain for storage under key, choosing the cipher key by the
-// kind and, for a record, by its expiry. Only the committer calls it.
-func (s *sealer) seal(key, plain []byte) ([]byte, error) {
-	kind := key[0]
+// seal protects a write for storage, choosing the cipher key by the kind and,
+// for a record, by its expiry. Only the committer calls it.
+func (s *sealer) seal(w plainWrite) ([]byte, error) {
+	kind := w.key[0]
 	if !sealedKind(kind) {
-		return s.appendTag(key, plain), nil
+		return s.appendTag(w.key, w.plain), nil
 	}
 	number, aead := uint32(0), s.static
 	var err error
@@ -82,26 +82,38 @@ func (s *sealer) seal(key, plain []byte) ([]byte, error) {
 	case kind == kindEphemeral:
 		number, aead = s.ring.current()
 	case kind == kindRecord:
-		if ms := binary.BigEndian.Uint64(plain[9:]); ms != 0 {
+		if ms := binary.BigEndian.Uint64(w.plain[9:]); ms != 0 {
 			number, aead, err = s.ring.forExpiry(ms)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return sealWith(aead, number, key, plain), nil
+	if w.room != nil {
+		return sealInPlace(aead, number, w.key, w.room), nil
+	}
+	return sealWith(aead, number, w.key, w.plain), nil
 }
 
+// sealRoom returns room to seal n bytes of plain text in place: the caller
+// puts them after the first sealHeaderSize bytes.
+func sealRoom(n int) []byte { return make([]byte, sealHeaderSize+n, sealOverhead+n) }
+
 func sealWith(aead cipher.AEAD, number uint32, key, plain []byte) []byte {
-	out := make([]byte, sealHeaderSize+len(plain), sealOverhead+len(plain))
-	out[0] = sealVersion
-	binary.BigEndian.PutUint32(out[1:], number)
-	rand.Read(out[5:sealHeaderSize])
-	copy(out[sealHeaderSize:], plain)
+	room := sealRoom(len(plain))
+	copy(room[sealHeaderSize:], plain)
+	return sealInPlace(aead, number, key, room)
+}
+
+// sealInPlace seals the plain text in room, which sealRoom made.
+func sealInPlace(aead cipher.AEAD, number uint32, key, room []byte) []byte {
+	room[0] = sealVersion
+	binary.BigEndian.PutUint32(room[1:], number)
+	nonce := room[5:sealHeaderSize]
+	rand.Read(nonce)
 	var scratch [64]byte // most keys are shorter: no allocation
-	ad := append(append(scratch[:0], key...), out[:5]...)
-	aead.Seal(out[:sealHeaderSize], out[5:sealHeaderSize], out[sealHeaderSize:], ad) // in place
-	return out[:cap(out)]
+	ad := append(append(scratch[:0], key...), room[:5]...)
+	return aead.Seal(room[:sealHeaderSize], nonce, room[sealHeaderSize:], ad)
 }
 
 // associated is what a sealed value is bound to: full key (whose first byte is

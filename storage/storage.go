@@ -256,17 +256,19 @@ type Store struct {
 	done     chan struct{} // closed when the committer has ended
 	writeMu  sync.Mutex    // in memory: held while a group is committed
 
-	// Owned by the committer: the last commit number, and days known to have no
-	// cached digest.
+	// Owned by the committer: the last commit number, days known to have no
+	// cached digest, and the filter of IDs.
 	seq        uint64
 	undigested map[streamDay]bool
+	ids        *idFilter // nil in memory
+	idLookups  int
 
 	failed atomic.Pointer[error]
 	users  gate  // readers and callers in progress
 	disk   *disk // nil in memory
 
-	background sync.WaitGroup     // the check after an unclean stop
-	cancel     context.CancelFunc // ends it; nil if none was started
+	background sync.WaitGroup     // the check after an unclean stop, filling ids
+	cancel     context.CancelFunc // ends the check; nil if none was started
 
 	closeOnce sync.Once
 	closeErr  error
@@ -317,7 +319,6 @@ func (s *Store) close() error {
 	var errs []error
 	if s.cancel != nil {
 		s.cancel()
-		s.background.Wait()
 	}
 	if s.failed.Load() == nil {
 		ctx := context.Background() // nobody to cancel it; bounded by its own work
@@ -331,6 +332,7 @@ func (s *Store) close() error {
 		}
 	}
 	s.users.close()
+	s.background.Wait()
 	if s.disk == nil {
 		return errors.Join(append(errs, s.eng.close())...)
 	}

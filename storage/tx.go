@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 )
 
@@ -22,8 +23,9 @@ type tx struct {
 	after   []func()
 }
 
-// plainWrite is a write before it is sealed.
-type plainWrite struct{ key, plain []byte }
+// plainWrite is a write before it is sealed. With room, the plain text lies
+// inside it and is sealed in place (see sealRoom).
+type plainWrite struct{ key, plain, room []byte }
 
 // undoEntry restores what get would have returned before, or, when key is
 // empty, the counters of a stream.
@@ -94,13 +96,13 @@ func (t *tx) del(key []byte) {
 
 func (t *tx) set(key, plain []byte) {
 	if !readBack(key[0]) {
-		t.list = append(t.list, plainWrite{key, plain})
+		t.list = append(t.list, plainWrite{key: key, plain: plain})
 		return
 	}
 	k := string(key)
 	prev, had := t.pending[k]
 	t.undo = append(t.undo, undoEntry{key: k, prev: prev, had: had})
-	t.pending[k] = plainWrite{key, plain}
+	t.pending[k] = plainWrite{key: key, plain: plain}
 }
 
 func (t *tx) mark() savepoint {
@@ -133,7 +135,7 @@ func (t *tx) scan(sp span, fn func(key []byte, value func() ([]byte, error)) boo
 
 // empty tells whether the transaction changes nothing.
 func (t *tx) empty() bool {
-	return len(t.pending)+len(t.list)+len(t.books)+len(t.guard) == 0
+	return len(t.pending)+len(t.list)+len(t.books)+len(t.guard)+len(t.release) == 0
 }
 
 // writes seals what is pending. A deletion of a key that was never stored is
@@ -145,7 +147,7 @@ func (t *tx) writes() ([]write, error) {
 			out = append(out, write{key: w.key})
 			return nil
 		}
-		stored, err := t.s.seal.seal(w.key, w.plain)
+		stored, err := t.s.seal.seal(w)
 		out = append(out, write{w.key, stored})
 		return err
 	}
@@ -155,7 +157,7 @@ func (t *tx) writes() ([]write, error) {
 		}
 	}
 	for id, c := range t.books {
-		if err := add(plainWrite{streamKey(kindCounters, id), c.encode()}); err != nil {
+		if err := add(plainWrite{key: streamKey(kindCounters, id), plain: c.encode()}); err != nil {
 			return nil, err
 		}
 	}
@@ -190,7 +192,11 @@ func (t *tx) putCounters(s StreamID, c counters) {
 
 // location returns where a record is; ok is false if it does not exist.
 func (t *tx) location(id ID) (l location, ok bool, err error) {
-	b, err := t.get(idKey(id))
+	key := idKey(id)
+	if _, pending := t.pending[string(key)]; !pending && t.s.absent(id) {
+		return location{}, false, nil
+	}
+	b, err := t.get(key)
 	if err != nil || b == nil {
 		return location{}, false, err
 	}
@@ -230,49 +236,58 @@ type streamDay struct {
 // maxUndigested bounds Store.undigested; beyond it the map starts anew.
 const maxUndigested = 4096
 
-// appendRecord adds a record and returns its arrival number and whether it is
-// new to the store.
-func (t *tx) appendRecord(r Record) (arrival uint64, isNew bool, err error) {
-	old, exists, err := t.location(r.ID)
+// appendRecord adds a record, unless the store has it.
+func (t *tx) appendRecord(o *appendOp) (Appended, error) {
+	old, exists, err := t.location(o.ID)
 	if err != nil {
-		return 0, false, err
+		return Appended{}, err
 	}
-	stub := r.Flags&FlagStub != 0
-	upgrade := exists && old.flags&FlagStub != 0 && !stub && old.stream == r.Stream && old.time == r.Time
+	stub := o.Flags&FlagStub != 0
+	upgrade := exists && old.flags&FlagStub != 0 && !stub && old.stream == o.Stream && old.time == o.Time
 	if exists && !upgrade {
-		return old.arrival, false, nil
+		return Appended{Arrival: old.arrival}, nil
 	}
-	c, err := t.counters(r.Stream)
+	c, err := t.counters(o.Stream)
 	if err != nil {
-		return 0, false, err
+		return Appended{}, err
 	}
 	if upgrade {
-		t.del(positionKey(kindStub, r.Stream, r.Position()))
+		t.del(positionKey(kindStub, o.Stream, o.Position()))
 		c.stubs--
 	} else {
 		c.changes++
-		if err := t.touched(r.Stream, r.Time); err != nil {
-			return 0, false, err
+		if err := t.touched(o.Stream, o.Time); err != nil {
+			return Appended{}, err
 		}
 	}
-	loc := location{stream: r.Stream, time: r.Time, flags: r.Flags, expires: expiry(r.Expires)}
+	loc := location{stream: o.Stream, time: o.Time, flags: o.Flags, expires: o.expires}
 	if stub {
 		c.stubs++
-		t.put(positionKey(kindStub, r.Stream, r.Position()), nil)
+		t.put(positionKey(kindStub, o.Stream, o.Position()), nil)
 	} else {
 		c.count++
 		c.arrival++
-		c.bytes += uint64(len(r.Value))
-		loc.arrival, loc.size = c.arrival, uint32(len(r.Value))
-		t.put(positionKey(kindRecord, r.Stream, r.Position()), encodeRecord(r.Flags, loc.arrival, loc.expires, r.Value))
-		t.arrive(r.Stream, loc.arrival, r.Position())
+		c.bytes += uint64(len(o.Value))
+		loc.arrival, loc.size = c.arrival, uint32(len(o.Value))
+		t.putRecord(o, loc.arrival)
+		t.arrive(o.Stream, loc.arrival, o.Position())
 		if loc.expires != 0 {
-			t.put(expiryKey(loc.expires, r.ID), nil)
+			t.put(expiryKey(loc.expires, o.ID), nil)
 		}
 	}
-	t.put(idKey(r.ID), loc.encode())
-	t.putCounters(r.Stream, c)
-	return loc.arrival, true, nil
+	t.put(idKey(o.ID), loc.encode())
+	t.s.noteID(o.ID)
+	t.putCounters(o.Stream, c)
+	return Appended{New: true, Arrival: loc.arrival}, nil
+}
+
+// putRecord adds the record itself, which brings the room to seal it in.
+func (t *tx) putRecord(o *appendOp, arrival uint64) {
+	key := positionKey(kindRecord, o.Stream, o.Position())
+	plain := o.sealed[sealHeaderSize:]
+	binary.BigEndian.PutUint64(plain[1:], arrival)
+	t.list = append(t.list, plainWrite{key, plain, o.sealed})
+	t.bytes += len(key) + cap(o.sealed)
 }
 
 // replaceRecord gives a record other flags and another value; it no longer expires.

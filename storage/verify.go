@@ -113,6 +113,7 @@ func (t *tx) checkRecord(r Record, rep *Report, recent *run) error {
 	} else if !ok || got != want {
 		note(&rep.Repaired, "record %s: restored its id entry", r.ID)
 		t.put(idKey(r.ID), want.encode())
+		t.s.noteID(r.ID)
 	}
 	if err := t.checkArrival(r, rep, recent); err != nil {
 		return err
@@ -161,6 +162,7 @@ func (t *tx) checkStubs(id StreamID, sum *counters, rep *Report) error {
 		} else if !ok {
 			note(&rep.Repaired, "stub %s: restored its id entry", p.ID)
 			t.put(idKey(p.ID), location{stream: id, time: p.Time, flags: FlagStub}.encode())
+			t.s.noteID(p.ID)
 		}
 		if t.bytes > repairBudget {
 			return errAgain
