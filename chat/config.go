@@ -36,6 +36,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Limits bound what peers and callers can make this node do; zero fields take their default.
 	Limits Limits
+	// AcceptStrangers takes direct messages of people the user does not know as if they had been
+	// accepted: for bots. Otherwise they wait in the requests inbox, bounded, until the user answers.
+	AcceptStrangers bool
 	// RoomSecret derives the secret of a public room; nil is wire.PublicRoomSecret, which takes a tenth
 	// of a second. Anything else is for tests.
 	RoomSecret func(network, name, password string) (wire.RoomSecret, error)

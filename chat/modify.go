@@ -235,7 +235,7 @@ func (r *room) fillBody(ctx context.Context, sealed *wire.Sealed) error {
 	return nil
 }
 
-// modifiers returns the stored modifiers of a message, in order of their stamps.
+// modifiers returns the stored modifiers of a message.
 func (r *room) modifiers(ctx context.Context, id wire.EventID) ([]modifier, error) {
 	r.mu.RLock()
 	_, any := r.modded[id]
@@ -243,8 +243,13 @@ func (r *room) modifiers(ctx context.Context, id wire.EventID) ([]modifier, erro
 	if !any {
 		return nil, nil
 	}
+	return readModifiers(ctx, r.s.store, r.stream, id)
+}
+
+// readModifiers reads what is stored about a message: redactions first, then in order of the stamps.
+func readModifiers(ctx context.Context, store *storage.Store, stream storage.StreamID, id wire.EventID) ([]modifier, error) {
 	var list []modifier
-	for kv, err := range r.s.store.ScanBucket(ctx, bucketModifier, joinKey(r.stream[:], id[:])) {
+	for kv, err := range store.ScanBucket(ctx, bucketModifier, joinKey(stream[:], id[:])) {
 		if err != nil {
 			return nil, err
 		}

@@ -139,10 +139,11 @@ func (p *people) pathTo(account wire.AccountID) Path {
 	return best
 }
 
+// pathOrder lists the paths from worst to best. The stored form of a path is its place here.
+var pathOrder = []Path{PathNone, PathRelayed, PathPunched, PathDirect, PathLAN}
+
 // pathRank orders paths from worst to best.
-func pathRank(p Path) int {
-	return slices.Index([]Path{PathNone, PathRelayed, PathPunched, PathDirect, PathLAN}, p)
-}
+func pathRank(p Path) int { return slices.Index(pathOrder, p) }
 
 // connected notes how a device is reached now and says whether that is news.
 func (p *people) connected(dev wire.DeviceID, path Path) bool {

@@ -24,6 +24,7 @@ type Service struct {
 	people   *people
 	links    *links
 	early    *earlyEvents
+	dialogs  *dialogs
 
 	certMu sync.Mutex // guards cert, certAt
 	cert   wire.Certificate
@@ -83,6 +84,9 @@ func (s *Service) loadAll(ctx context.Context) error {
 		return err
 	}
 	if s.early, err = loadEarly(ctx, s); err != nil {
+		return err
+	}
+	if s.dialogs, err = newDialogs(ctx, s); err != nil {
 		return err
 	}
 	for kv, err := range s.store.ScanBucket(ctx, bucketRooms, nil) {
@@ -151,6 +155,9 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
+	s.running.Go(func() { s.dialogs.run(ctx) })     // ends with ctx; waited for below
+	s.running.Go(func() { s.announceSelf(ctx) })    // likewise
+	s.running.Go(func() { s.restoreContacts(ctx) }) // likewise
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -314,6 +321,51 @@ func (s *Service) PeerChanged(dev wire.DeviceID, path Path) {
 		for _, r := range s.joinedRooms() {
 			r.pub.gone(dev)
 		}
+	}
+	select {
+	case s.dialogs.peers <- peerChange{dev, path}:
+	default: // the next look at the outbox notices
+	}
+}
+
+// announceSelf keeps this device findable under its account, by a key that changes every day.
+func (s *Service) announceSelf(ctx context.Context) {
+	for ctx.Err() == nil {
+		day := wire.UTCDay(s.cfg.Clock.Now())
+		dctx, cancel := context.WithCancel(ctx)
+		s.cfg.Directory.Announce(dctx, accountRendezvous(s.self.account, day))
+		tick := time.NewTicker(time.Minute)
+		for wire.UTCDay(s.cfg.Clock.Now()) == day && ctx.Err() == nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		tick.Stop()
+		cancel()
+	}
+}
+
+// restoreContacts tells the network the addresses that contacts' links carried.
+func (s *Service) restoreContacts(ctx context.Context) {
+	for _, c := range s.people.list() {
+		for _, d := range c.Devices {
+			if ctx.Err() == nil && len(c.Addrs) > 0 {
+				s.cfg.Direct.Hint(d, c.Addrs)
+			}
+		}
+	}
+}
+
+// Wake says that the machine slept or that its network changed: everything that waits is tried now.
+func (s *Service) Wake(reason string) {
+	s.log.Debug("waking up", "reason", reason)
+	select {
+	case s.dialogs.wake <- struct{}{}:
+	default: // one is under way
+	}
+	for _, r := range s.joinedRooms() {
+		r.pub.again()
 	}
 }
 

@@ -1,0 +1,620 @@
+package chat
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/starling-chat/starling/chat/ratchet"
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
+)
+
+const (
+	// seenQueue remembers sealed direct messages that were opened, by SHA-256, until no copy of one can
+	// come any more; a value is the message's id.
+	seenQueue = "dmseen"
+	seenLife  = prekeyLife
+	// maxPendingDevices and maxPendingFrames bound the envelopes that wait for their sender's record.
+	maxPendingDevices = 64
+	maxPendingFrames  = 16
+	// strangerEnvelope is the largest envelope that is opened for somebody who was not accepted.
+	strangerEnvelope = 8 << 10
+)
+
+// receiving is a batch of frames on its way into the store.
+type receiving struct {
+	batch   storage.Batch
+	lines   *dmLines
+	acks    map[wire.DeviceID][]wire.MsgID
+	rejects []rejection
+	people  map[wire.AccountID]*contactRow // rows that change
+	after   []func()                       // once it is stored
+	seen    map[storage.ID]bool
+}
+
+// rejection tells a device that an envelope was not taken.
+type rejection struct {
+	dev      wire.DeviceID
+	reason   wire.RejectReason
+	envelope []byte
+}
+
+// receive takes a frame with what waits behind it. Everything opened is stored in one transaction with
+// the session states; only then is anything acknowledged.
+func (d *dialogs) receive(ctx context.Context, first frameIn) {
+	frames, size := []frameIn{first}, len(first.frame)
+collect:
+	for len(frames) < frameBatch && size < frameBytes {
+		select {
+		case f := <-d.frames:
+			frames, size = append(frames, f), size+len(f.frame)
+		default:
+			break collect
+		}
+	}
+	d.takeFrames(ctx, frames)
+}
+
+func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
+	in := &receiving{
+		lines: newDMLines(d), acks: make(map[wire.DeviceID][]wire.MsgID), people: make(map[wire.AccountID]*contactRow),
+		seen: make(map[storage.ID]bool),
+	}
+	for _, f := range frames {
+		if err := d.takeFrame(ctx, in, f); err != nil && ctx.Err() == nil {
+			d.s.log.Debug("a frame was not taken", "error", err)
+		}
+	}
+	in.lines.rows(&in.batch)
+	d.sealer.store(&in.batch)
+	var commits []func()
+	for account, row := range in.people {
+		commits = append(commits, d.s.people.putContact(&in.batch, account, row))
+	}
+	if _, err := d.s.store.Commit(ctx, &in.batch, storage.Durable); err != nil {
+		// Nothing was taken: nothing is acknowledged, and the senders try again.
+		d.sealer.rollback()
+		in.lines.rollback()
+		if ctx.Err() == nil {
+			d.s.log.Warn("storing received direct messages failed", "error", err)
+		}
+		return
+	}
+	d.sealer.committed()
+	for _, fn := range commits {
+		fn()
+	}
+	for dev, ids := range in.acks {
+		d.sendAcks([]wire.DeviceID{dev}, wire.ReceiptDelivered, ids)
+	}
+	for _, r := range in.rejects {
+		d.reject(r)
+	}
+	in.lines.announce(ctx)
+	for account := range in.people {
+		d.s.showContact(account)
+	}
+	for _, fn := range in.after {
+		fn()
+	}
+}
+
+func (d *dialogs) reject(r rejection) {
+	frame, err := wire.EncodeFrame(&wire.DMReject{Reason: r.reason, Envelope: sha256.Sum256(r.envelope)})
+	if err == nil {
+		d.s.links.send(r.dev, frame, nil)
+	}
+}
+
+// takeFrame does what one frame asks for.
+func (d *dialogs) takeFrame(ctx context.Context, in *receiving, f frameIn) error {
+	switch f.frame[0] {
+	case prekeysWantedType:
+		d.told[f.from] = false
+		d.tellPrekeys(f.from)
+		return nil
+	case prekeysType:
+		raw, err := parsePrekeys(f.frame)
+		if err != nil {
+			return err
+		}
+		return d.takePrekeys(ctx, in, f, raw)
+	}
+	frame, err := wire.ParseDMFrame(f.frame)
+	if err != nil {
+		return err
+	}
+	switch frame := frame.(type) {
+	case *wire.DMHello:
+		return d.takeHello(ctx, in, f, frame)
+	case *wire.DMData:
+		return d.takeData(ctx, in, f, frame.Envelope)
+	case *wire.DMAck:
+		return d.takeAck(ctx, f, frame)
+	case *wire.DMReject:
+		return d.takeReject(ctx, f, frame)
+	}
+	return nil
+}
+
+// takeHello learns whose a device is.
+func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello *wire.DMHello) error {
+	if hello.Certificate.Device != f.from || !hello.Certificate.ValidAt(d.s.cfg.Clock.Now()) {
+		return errors.New("the greeting's certificate is not that of the device, or not valid now")
+	}
+	if err := d.s.verifier.VerifyCertificate(&hello.Certificate); err != nil {
+		return err
+	}
+	account := hello.Certificate.Account
+	d.s.people.device(account, f.from)
+	if d.s.people.blocked(account) {
+		return nil
+	}
+	d.s.people.greeted(account, hello.Nick)
+	if !d.greeted[f.from] {
+		d.greeted[f.from] = true
+		if g := d.s.Greeting(); g != nil {
+			d.s.links.send(f.from, g, nil) // some greet only when they open a stream
+		}
+	}
+	if row := d.contactRow(in, account); row != nil {
+		known := slices.Contains(row.Devices, f.from)
+		if !known || hello.Nick != "" && row.Nick != hello.Nick {
+			if hello.Nick != "" {
+				row.Nick = hello.Nick
+			}
+			row.LastSeen = d.s.cfg.Clock.Now()
+			in.people[account] = row
+		}
+	}
+	if g := d.find(account); g != nil {
+		in.after = append(in.after, func() {
+			d.pump(ctx, g)
+			d.tellRead(ctx, g)
+		})
+	}
+	return nil
+}
+
+// contactRow returns an account's row as this batch leaves it, or nil.
+func (d *dialogs) contactRow(in *receiving, account wire.AccountID) *contactRow {
+	if row := in.people[account]; row != nil {
+		return row
+	}
+	return d.s.people.contact(account)
+}
+
+// takePrekeys learns a device's keys, and opens what waited for them.
+func (d *dialogs) takePrekeys(ctx context.Context, in *receiving, f frameIn, raw []byte) error {
+	record, err := d.sealer.learn(ctx, raw)
+	if err != nil {
+		return err
+	}
+	dev, account := record.Certificate.Device, record.Certificate.Account
+	if dev != f.from {
+		return errors.New("a device sent another one's prekeys")
+	}
+	d.s.people.device(account, dev)
+	delete(d.asked, dev)
+	waiting := d.pending[dev]
+	delete(d.pending, dev)
+	for _, w := range waiting {
+		if err := d.takeFrame(ctx, in, w); err != nil {
+			d.s.log.Debug("a frame was not taken", "error", err)
+		}
+	}
+	if g := d.find(account); g != nil {
+		in.after = append(in.after, func() {
+			g.nextTry = time.Time{}
+			d.pump(ctx, g)
+		})
+	}
+	return nil
+}
+
+// takeData opens an envelope.
+func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelope []byte) error {
+	h, err := ratchet.ReadHeader(envelope)
+	if err != nil {
+		return err
+	}
+	account := wire.AccountID(h.Account)
+	if wire.DeviceID(h.Device) != f.from {
+		return errors.New("an envelope names another device than the stream")
+	}
+	if d.s.people.blocked(account) {
+		return nil // in silence: a blocked account is not told
+	}
+	digest := storage.ID(sha256.Sum256(envelope))
+	if done, err := d.repeated(ctx, in, f.from, account, digest); done || err != nil {
+		return err
+	}
+	if reason, ok := d.admit(in, account, len(envelope)); !ok {
+		in.rejects = append(in.rejects, rejection{f.from, reason, envelope})
+		return nil
+	}
+	p, err := d.sealer.peer(ctx, f.from)
+	if err != nil {
+		return err
+	}
+	if p == nil {
+		d.park(f)
+		return nil
+	}
+	if p.record.Certificate.Account != account {
+		return errors.New("an envelope names another account than the device's")
+	}
+	opened, err := d.sealer.open(ctx, f.from, envelope)
+	if err != nil {
+		d.unopened(ctx, in, f, account, envelope, err)
+		return err
+	}
+	d.s.people.device(account, f.from)
+	g, err := d.with(ctx, account)
+	if err != nil {
+		return err
+	}
+	if len(opened.Replaced) > 0 {
+		in.after = append(in.after, func() { d.sealAnew(ctx, g, f.from) })
+	}
+	return d.takeContent(ctx, in, f, g, opened.Content, digest)
+}
+
+// repeated acknowledges an envelope again that was opened before.
+func (d *dialogs) repeated(ctx context.Context, in *receiving, from wire.DeviceID, account wire.AccountID, digest storage.ID) (bool, error) {
+	if in.seen[digest] {
+		return true, nil
+	}
+	it, err := d.s.store.QueueItem(ctx, seenQueue, digest)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(it.Value) == len(wire.MsgID{}) {
+		d.acknowledge(in, from, account, wire.MsgID(it.Value))
+	}
+	return true, nil
+}
+
+// acknowledge plans an acknowledgement, unless the sender was not accepted: strangers learn nothing.
+func (d *dialogs) acknowledge(in *receiving, dev wire.DeviceID, account wire.AccountID, id wire.MsgID) {
+	if row := d.contactRow(in, account); row == nil || row.State == ContactRequest {
+		return
+	}
+	if !slices.Contains(in.acks[dev], id) {
+		in.acks[dev] = append(in.acks[dev], id)
+	}
+}
+
+// admit says whether somebody's envelope may be opened: anybody's that the user knows, a few of a
+// stranger's.
+func (d *dialogs) admit(in *receiving, account wire.AccountID, size int) (wire.RejectReason, bool) {
+	row := d.contactRow(in, account)
+	if row != nil && row.State != ContactRequest || d.s.cfg.AcceptStrangers {
+		return 0, true
+	}
+	l := d.s.cfg.Limits
+	if row != nil && (row.Messages >= l.RequestMessages || row.Bytes >= l.RequestBytes) || size > strangerEnvelope {
+		return wire.RejectStranger, false
+	}
+	if row != nil {
+		return 0, true
+	}
+	now := d.s.cfg.Clock.Now()
+	d.strangers = slices.DeleteFunc(d.strangers, func(t time.Time) bool { return now.Sub(t).Abs() > time.Hour })
+	if len(d.strangers) >= l.Strangers {
+		return wire.RejectBusy, false
+	}
+	return 0, true
+}
+
+// park keeps an envelope until its sender's record has come.
+func (d *dialogs) park(f frameIn) {
+	if len(d.pending[f.from]) >= maxPendingFrames || len(d.pending) >= maxPendingDevices && d.pending[f.from] == nil {
+		return
+	}
+	d.pending[f.from] = append(d.pending[f.from], f)
+	d.wantPrekeys(f.from)
+}
+
+// unopened deals with an envelope that does not open: after several, or when the sender uses a session
+// that is lost here, a new session is begun.
+func (d *dialogs) unopened(ctx context.Context, in *receiving, f frameIn, account wire.AccountID, envelope []byte, cause error) {
+	if errors.Is(cause, ratchet.ErrMalformed) || errors.Is(cause, ratchet.ErrWrongPeer) || errors.Is(cause, ratchet.ErrDuplicate) {
+		return
+	}
+	in.rejects = append(in.rejects, rejection{f.from, wire.RejectUndecryptable, envelope})
+	began, err := d.sealer.restart(ctx, f.from, &in.batch)
+	if errors.Is(err, errNoKeys) {
+		d.wantPrekeys(f.from)
+		return
+	}
+	if err != nil {
+		d.s.log.Warn("beginning a new session failed", "error", err)
+		return
+	}
+	row := d.contactRow(in, account)
+	if !began || row == nil || row.State == ContactRequest {
+		return
+	}
+	g, err := d.with(ctx, account)
+	if err == nil {
+		err = d.notice(ctx, &in.batch, in.lines, g, "Some messages could not be opened. A new secure session was begun; what is missing is sent again.")
+	}
+	if err != nil {
+		d.s.log.Warn("noting a new session failed", "error", err)
+		return
+	}
+	in.after = append(in.after, func() {
+		d.sealAnew(ctx, g, f.from)
+		if err := d.whisper(ctx, account, wire.DMReceipt); err != nil {
+			d.s.log.Warn("telling of a new session failed", "error", err)
+		}
+	})
+}
+
+// notice adds a line made by this node to a conversation.
+func (d *dialogs) notice(ctx context.Context, b *storage.Batch, lines *dmLines, g *dialog, text string) error {
+	now := d.s.cfg.Clock.Now()
+	d.mu.Lock()
+	n := g.row.Arrival + 1
+	d.mu.Unlock()
+	id := MessageID(sha256.Sum256(fmt.Appendf(nil, "starling/notice/1 %x %d %d", g.account[:], n, now.UnixNano())))
+	return lines.add(ctx, b, g, id, &dmRecord{Notice: text, Device: d.s.self.device, Received: now})
+}
+
+// sealAnew forgets what was sealed for a device, so that it is sealed on the session that stands, and
+// sends it.
+func (d *dialogs) sealAnew(ctx context.Context, g *dialog, dev wire.DeviceID) {
+	for _, o := range g.out {
+		if o.copies[dev] != nil {
+			delete(o.copies, dev)
+			o.next = time.Time{}
+		}
+	}
+	g.nextTry = time.Time{}
+	d.pump(ctx, g)
+}
+
+// takeContent does what an opened message says.
+func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *dialog, raw []byte, digest storage.ID) error {
+	c, err := wire.ParseDMContent(raw)
+	if err != nil {
+		return err
+	}
+	if c.Conversation != g.conversation {
+		return errors.New("a direct message of another conversation")
+	}
+	if len(c.Acks) > 0 {
+		acks := c.Acks
+		in.after = append(in.after, func() { d.acked(ctx, g, acks, StateDelivered, f.path) })
+	}
+	now := d.s.cfg.Clock.Now()
+	if c.Kind < wire.DMTyping {
+		in.seen[digest] = true
+		in.batch.Schedule(seenQueue, now.Add(seenLife), digest, c.ID[:])
+	}
+	switch c.Kind {
+	case wire.DMTyping:
+		d.s.events.live(Event{Type: EventTyping, Typing: &Typing{
+			Conversation: ConversationID(g.account), Account: g.account, Nick: d.s.nick(g.account).Nick,
+		}})
+		return nil
+	case wire.DMReceipt:
+	case wire.DMRead:
+		acks := c.Acks
+		in.after = append(in.after, func() { d.acked(ctx, g, acks, StateRead, f.path) })
+	case wire.DMRecords:
+		return d.takeRecords(ctx, in, f, g, c)
+	case wire.DMAccept:
+		d.accepted(in, g)
+	case wire.DMProfile:
+		d.takeProfile(in, g, c)
+	default:
+		return d.takeMessage(ctx, in, f, g, c)
+	}
+	d.acknowledge(in, f.from, g.account, c.ID)
+	return nil
+}
+
+// takeRecords learns the sender's newest record from inside the session.
+func (d *dialogs) takeRecords(ctx context.Context, in *receiving, f frameIn, g *dialog, c *wire.DMContent) error {
+	d.acknowledge(in, f.from, g.account, c.ID)
+	body, err := wire.ParseDMBody(c.Kind, c.Body)
+	if err != nil {
+		return err
+	}
+	records, ok := body.(*wire.RecordsBody)
+	if !ok || len(records.PrekeyRecord) == 0 {
+		return nil
+	}
+	record, err := wire.ParsePrekeyRecord(records.PrekeyRecord)
+	if err != nil || record.Certificate.Device != f.from {
+		return errors.Join(err, errors.New("prekeys that are not the sender's"))
+	}
+	_, err = d.sealer.learn(ctx, records.PrekeyRecord)
+	return err
+}
+
+// accepted notes that somebody whom we wrote to accepted it.
+func (d *dialogs) accepted(in *receiving, g *dialog) {
+	g.held = false
+	if row := d.contactRow(in, g.account); row != nil && row.State == ContactAsked {
+		row.State = ContactFriend
+		in.people[g.account] = row
+	}
+	for _, o := range g.out {
+		if o.row.Reason != "" && o.row.State != StateFailed {
+			o.row.Reason, o.next = "", time.Time{}
+			d.setLive(o)
+		}
+	}
+	g.nextTry = time.Time{}
+}
+
+func (d *dialogs) takeProfile(in *receiving, g *dialog, c *wire.DMContent) {
+	body, ok := dmBody(c).(*wire.ProfileBody)
+	if !ok {
+		return
+	}
+	d.s.people.greeted(g.account, body.Nick)
+	if row := d.contactRow(in, g.account); row != nil && row.Nick != body.Nick {
+		row.Nick = body.Nick
+		in.people[g.account] = row
+	}
+}
+
+// takeMessage stores a message, once.
+func (d *dialogs) takeMessage(ctx context.Context, in *receiving, f frameIn, g *dialog, c *wire.DMContent) error {
+	if _, ok := c.Kind.EventKind(); ok && dmBody(c) == nil || c.Kind > wire.DMTyping {
+		return errors.New("a direct message with a bad body")
+	}
+	id := directID(g.conversation, c.ID)
+	has, err := d.s.store.Has(ctx, []storage.ID{storage.ID(id)})
+	if err != nil {
+		return err
+	}
+	if !has[0] && !in.lines.has(id) {
+		r := &dmRecord{Content: c, Device: f.from, Path: f.path, Received: d.s.cfg.Clock.Now()}
+		if err := in.lines.add(ctx, &in.batch, g, id, r); err != nil {
+			return err
+		}
+		d.heard(in, g, len(c.Body))
+	}
+	d.acknowledge(in, f.from, g.account, c.ID)
+	return nil
+}
+
+// heard brings the contact's row up to date with a message of theirs.
+func (d *dialogs) heard(in *receiving, g *dialog, size int) {
+	now := d.s.cfg.Clock.Now()
+	row := d.contactRow(in, g.account)
+	switch {
+	case row == nil:
+		state := ContactRequest
+		if d.s.cfg.AcceptStrangers {
+			state = ContactFriend
+		}
+		row = &contactRow{State: state, Added: now}
+		d.strangers = append(d.strangers, now)
+	case row.State == ContactAsked:
+		row.State = ContactFriend // they answer
+	case row.State == ContactFriend && now.Sub(row.LastSeen).Abs() < time.Minute:
+		return // not worth a write for every message
+	}
+	if row.State == ContactRequest {
+		row.Messages++
+		row.Bytes += size
+	}
+	row.LastSeen = now
+	if row.Nick == "" {
+		row.Nick = d.s.people.claimed(g.account)
+	}
+	in.people[g.account] = row
+}
+
+// takeAck notes that messages of ours arrived or were read.
+func (d *dialogs) takeAck(ctx context.Context, f frameIn, ack *wire.DMAck) error {
+	account, ok := d.s.people.account(f.from)
+	if !ok {
+		return errors.New("an acknowledgement by an unknown device")
+	}
+	g := d.find(account)
+	if g == nil {
+		return nil
+	}
+	state := StateDelivered
+	if ack.Kind == wire.ReceiptRead {
+		state = StateRead
+	}
+	d.acked(ctx, g, ack.IDs, state, f.path)
+	if row := d.s.people.contact(account); row != nil && row.State == ContactAsked {
+		row.State = ContactFriend // strangers acknowledge nothing
+		return d.s.storeContact(ctx, account, row)
+	}
+	return nil
+}
+
+// takeReject does what the receiver's reason asks for.
+func (d *dialogs) takeReject(ctx context.Context, f frameIn, reject *wire.DMReject) error {
+	account, ok := d.s.people.account(f.from)
+	g := d.find(account)
+	if !ok || g == nil {
+		return nil
+	}
+	now := d.s.cfg.Clock.Now()
+	for _, o := range g.out {
+		c := o.copies[f.from]
+		if c == nil || sha256.Sum256(c.envelope) != reject.Envelope {
+			continue
+		}
+		delete(o.copies, f.from)
+		switch reject.Reason {
+		case wire.RejectUndecryptable: // sealed anew at the next attempt, which is planned
+		case wire.RejectStranger:
+			o.row.Reason, o.next, g.held, g.nextTry = "waiting to be accepted", now.Add(heldPause), true, now.Add(heldPause)
+		case wire.RejectTooLarge, wire.RejectUnsupported:
+			return d.refused(ctx, o, reject.Reason)
+		default:
+			o.next = now.Add(d.s.retryPause(o.row.Attempts + 2))
+		}
+		d.setLive(o)
+		d.show(ctx, o.id)
+		return nil
+	}
+	return nil
+}
+
+// refused gives a message up that the other side will never take.
+func (d *dialogs) refused(ctx context.Context, o *outgoingDM, reason wire.RejectReason) error {
+	o.row.State, o.row.Reason = StateFailed, "the other side needs a newer version of starling"
+	if reason == wire.RejectTooLarge {
+		o.row.Reason = "too large for the other side"
+	}
+	var b storage.Batch
+	b.Schedule(outboxQueue, d.s.cfg.Clock.Now(), storage.ID(o.id), encodeRow(o.row))
+	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
+		return d.s.storeError(err)
+	}
+	d.setLive(o)
+	d.show(ctx, o.id)
+	return nil
+}
+
+// peerChanged notes that a device came or went.
+func (d *dialogs) peerChanged(ctx context.Context, dev wire.DeviceID, path Path) {
+	if path == PathNone {
+		delete(d.greeted, dev)
+		delete(d.told, dev)
+		delete(d.asked, dev)
+	}
+	if account, ok := d.s.people.account(dev); ok {
+		if g := d.find(account); g != nil {
+			d.pump(ctx, g)
+			if path != PathNone {
+				d.tellRead(ctx, g)
+			}
+		}
+	}
+}
+
+// sweepSeen forgets what can come no more.
+func (d *dialogs) sweepSeen(ctx context.Context) {
+	items, err := d.s.store.Due(ctx, seenQueue, d.s.cfg.Clock.Now(), batchEvents)
+	if err != nil || len(items) == 0 {
+		return
+	}
+	var b storage.Batch
+	for _, it := range items {
+		b.Unschedule(seenQueue, it.ID)
+	}
+	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil && ctx.Err() == nil {
+		d.s.log.Warn("forgetting old envelopes failed", "error", err)
+	}
+}

@@ -1,0 +1,540 @@
+package chat
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
+)
+
+// outboxQueue holds the own direct messages that nobody has acknowledged, under the time of their
+// next attempt.
+const outboxQueue = "outbox"
+
+// outgoingDM is an own direct message until it is acknowledged.
+type outgoingDM struct {
+	id   MessageID
+	row  outboxRow
+	next time.Time // when it may be tried again
+
+	// What was sealed for each device in this run, to be sent again as it is.
+	copies map[wire.DeviceID]*sealedCopy
+	sends  int // since it was sealed
+}
+
+// outboxRow is what the outbox keeps of a message; its text is in the record.
+type outboxRow struct {
+	Version  int            `json:"v"`
+	Account  wire.AccountID `json:"account"`
+	Msg      wire.MsgID     `json:"msg"`
+	Seq      uint64         `json:"seq"`
+	Size     int            `json:"size"`
+	Created  time.Time      `json:"created"`
+	Attempts int            `json:"attempts,omitempty"`
+	State    State          `json:"state"`
+	Reason   string         `json:"reason,omitempty"`
+	// Hidden messages are made by this node, such as the answer to a request, and shown nowhere; their
+	// content lies here.
+	Hidden  bool   `json:"hidden,omitempty"`
+	Content []byte `json:"content,omitempty"`
+}
+
+const (
+	// dmWindow is how many messages to one account may be on their way without acknowledgement: half
+	// of what the session layer lets be passed over.
+	dmWindow = 256
+	// sealBatch and sealBytes bound what is sealed with one transaction.
+	sealBatch = 64
+	sealBytes = 384 << 10
+	// sendsPerSeal is how often one sealed form is sent before the message is sealed anew.
+	sendsPerSeal = 3
+	// heldPause is the pause for a message that the other side does not take before it accepts us.
+	heldPause = time.Hour
+	// maxRecipients bounds the devices of one account that a message is sealed for.
+	maxRecipients = 4
+)
+
+// retryPauses are the pauses between attempts; the last one repeats.
+var retryPauses = []time.Duration{
+	2 * time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute,
+	15 * time.Minute, 30 * time.Minute, time.Hour,
+}
+
+// retryPause returns the pause after a number of attempts, varied by a fifth so that many do not come
+// at once.
+func (s *Service) retryPause(attempts int) time.Duration {
+	pause := retryPauses[min(max(attempts-1, 0), len(retryPauses)-1)]
+	var b [2]byte
+	if _, err := io.ReadFull(s.cfg.Rand, b[:]); err != nil {
+		return pause
+	}
+	part := float64(uint16(b[0])<<8|uint16(b[1])) / 65535
+	return time.Duration(float64(pause) * (0.8 + 0.4*part))
+}
+
+// loadOutbox reads what earlier runs left undelivered.
+func (d *dialogs) loadOutbox(ctx context.Context) error {
+	for it, err := range d.s.store.Queue(ctx, outboxQueue) {
+		if err != nil {
+			return err
+		}
+		row, err := decodeRow[outboxRow]("outbox entry", it.Value)
+		if err != nil {
+			return err
+		}
+		g, err := d.with(ctx, row.Account)
+		if err != nil {
+			return err
+		}
+		o := &outgoingDM{id: MessageID(it.ID), row: row, copies: make(map[wire.DeviceID]*sealedCopy)}
+		if row.State == StateSent {
+			o.row.State = StateQueued // whether it arrived will show
+		}
+		g.out = append(g.out, o)
+		d.setLive(o)
+		g.row.Seq = max(g.row.Seq, row.Seq) // a row that damage took back must not repeat numbers
+	}
+	for _, g := range d.all() {
+		slices.SortFunc(g.out, func(a, b *outgoingDM) int {
+			if a.row.Seq < b.row.Seq {
+				return -1
+			}
+			return 1
+		})
+	}
+	return nil
+}
+
+// queue adds an own message to the outbox.
+func (d *dialogs) queue(b *storage.Batch, g *dialog, o *outgoingDM) {
+	b.Schedule(outboxQueue, d.s.cfg.Clock.Now(), storage.ID(o.id), encodeRow(o.row))
+	d.mu.Lock()
+	g.out = append(g.out, o)
+	d.live[o.id] = outStateRow{State: o.row.State}
+	d.mu.Unlock()
+}
+
+// setLive makes a message's state in the outbox visible to whoever shows it.
+func (d *dialogs) setLive(o *outgoingDM) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.live[o.id] = outStateRow{State: o.row.State, Reason: o.row.Reason}
+}
+
+// unqueue takes messages out of the list in memory.
+func (d *dialogs) unqueue(g *dialog, gone func(*outgoingDM) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g.out = slices.DeleteFunc(g.out, func(o *outgoingDM) bool {
+		out := gone(o)
+		if out {
+			delete(d.live, o.id)
+		}
+		return out
+	})
+}
+
+// pump looks at what waits for an account and sends what can be sent.
+func (d *dialogs) pump(ctx context.Context, g *dialog) {
+	if len(g.out) == 0 {
+		return
+	}
+	now := d.s.cfg.Clock.Now()
+	devices := d.connectedDevices(g.account)
+	if len(devices) == 0 {
+		g.connected = false
+		d.giveUp(ctx, g, now)
+		d.knock(ctx, g, now)
+		return
+	}
+	if !g.connected {
+		g.connected, g.knocks, g.nextKnock = true, 0, time.Time{}
+		for _, o := range g.out {
+			o.next = time.Time{}
+		}
+		g.nextTry = time.Time{}
+	}
+	if now.Before(g.nextTry) && g.nextTry.Sub(now) <= retryPauses[len(retryPauses)-1]*2 {
+		return
+	}
+	d.giveUp(ctx, g, now)
+	for d.sendSome(ctx, g, devices) {
+	}
+}
+
+// connectedDevices returns the devices of an account that can be written to now.
+func (d *dialogs) connectedDevices(account wire.AccountID) []wire.DeviceID {
+	var list []wire.DeviceID
+	for _, dev := range d.s.people.devicesOf(account) {
+		if dev != d.s.self.device && d.s.people.online(dev) != PathNone && len(list) < maxRecipients {
+			list = append(list, dev)
+		}
+	}
+	return list
+}
+
+// sendSome seals one batch of what is due, stores the session states with it, and sends it. It says
+// whether there may be more.
+func (d *dialogs) sendSome(ctx context.Context, g *dialog, devices []wire.DeviceID) bool {
+	var b storage.Batch
+	work, more := d.pick(ctx, g, devices, &b)
+	if len(work) == 0 {
+		return false
+	}
+	if b.Len() > 0 {
+		d.sealer.store(&b)
+		if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
+			d.sealer.rollback()
+			for _, w := range work {
+				w.o.copies, w.o.next = make(map[wire.DeviceID]*sealedCopy), time.Time{}
+			}
+			g.nextTry = d.s.cfg.Clock.Now().Add(retryPauses[0])
+			if ctx.Err() == nil {
+				d.s.log.Warn("storing session states failed; nothing was sent", "error", err)
+			}
+			return false
+		}
+		d.sealer.committed()
+	}
+	d.dispatch(ctx, g, work)
+	return more
+}
+
+// outWork is one message on its way to one device.
+type outWork struct {
+	o    *outgoingDM
+	dev  wire.DeviceID
+	copy *sealedCopy
+}
+
+// pick chooses what to send now and seals what has no sealed form. It sets when to look again.
+func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, b *storage.Batch) (work []outWork, more bool) {
+	now := d.s.cfg.Clock.Now()
+	next := now.Add(retryPauses[len(retryPauses)-1])
+	flying, size := 0, 0
+	for _, o := range g.out {
+		if o.row.State == StateFailed {
+			continue
+		}
+		if flying == dmWindow {
+			break // acknowledgements open the window again
+		}
+		flying++
+		if now.Before(o.next) && o.next.Sub(now) <= heldPause*2 {
+			if o.next.Before(next) {
+				next = o.next
+			}
+			continue
+		}
+		if len(work) >= sealBatch || size >= sealBytes || g.held && len(work) > 0 {
+			more = true
+			break
+		}
+		chosen, n := d.sealFor(ctx, g, o, devices)
+		if len(chosen) == 0 {
+			continue
+		}
+		size += n
+		o.row.Attempts++
+		o.sends++
+		o.next = now.Add(d.s.retryPause(o.row.Attempts))
+		if o.next.Before(next) {
+			next = o.next
+		}
+		b.Schedule(outboxQueue, o.next, storage.ID(o.id), encodeRow(o.row))
+		work = append(work, chosen...)
+	}
+	g.nextTry = next
+	return work, more
+}
+
+// sealFor returns a message's sealed form for each device that can open one.
+func (d *dialogs) sealFor(ctx context.Context, g *dialog, o *outgoingDM, devices []wire.DeviceID) (work []outWork, size int) {
+	if o.sends >= sendsPerSeal {
+		o.copies, o.sends = make(map[wire.DeviceID]*sealedCopy), 0
+	}
+	var content []byte
+	for _, dev := range devices {
+		if c := o.copies[dev]; c != nil && d.sealer.holds(dev, c.session) {
+			work, size = append(work, outWork{o, dev, c}), size+len(c.envelope)
+			continue
+		}
+		ready, err := d.sealer.ready(ctx, dev)
+		if err == nil && !ready {
+			d.wantPrekeys(dev)
+			continue
+		}
+		if err == nil && content == nil {
+			content, err = d.contentOf(ctx, g, o)
+		}
+		var c sealedCopy
+		if err == nil {
+			c, err = d.sealer.seal(ctx, dev, content)
+		}
+		if errors.Is(err, errNoKeys) {
+			d.wantPrekeys(dev)
+			continue
+		}
+		if err != nil {
+			d.s.log.Error("sealing a direct message failed", "error", err)
+			continue
+		}
+		o.copies[dev] = &c
+		work, size = append(work, outWork{o, dev, &c}), size+len(c.envelope)
+	}
+	return work, size
+}
+
+// contentOf returns what is to be sealed for a message.
+func (d *dialogs) contentOf(ctx context.Context, g *dialog, o *outgoingDM) ([]byte, error) {
+	if o.row.Hidden {
+		return o.row.Content, nil
+	}
+	rec, err := d.s.store.Get(ctx, storage.ID(o.id))
+	if err != nil {
+		return nil, err
+	}
+	r, err := decodeDMRecord(rec.Value)
+	if err != nil {
+		return nil, err
+	}
+	if r.Content == nil {
+		return nil, fmt.Errorf("outbox entry %s: %w", o.id, storage.ErrCorrupt)
+	}
+	return r.Content.Encode()
+}
+
+// dispatch hands sealed messages to the links; what became of them comes back later.
+func (d *dialogs) dispatch(ctx context.Context, g *dialog, work []outWork) {
+	for _, w := range work {
+		if w.copy.first {
+			d.tellPrekeys(w.dev)
+		}
+		frame, err := wire.EncodeFrame(&wire.DMData{Envelope: w.copy.envelope})
+		if err != nil {
+			d.s.log.Error("encoding a direct message failed", "error", err)
+			continue
+		}
+		o := w.o
+		queued := d.s.links.send(w.dev, frame, func(err error) {
+			d.later(func() { d.sent(ctx, g, o, err) })
+		})
+		if !queued {
+			o.next = d.s.cfg.Clock.Now().Add(retryPauses[0])
+			g.nextTry = o.next
+		}
+	}
+}
+
+// sent notes what became of a frame.
+func (d *dialogs) sent(ctx context.Context, g *dialog, o *outgoingDM, err error) {
+	if !slices.Contains(g.out, o) || o.row.State == StateFailed {
+		return // acknowledged, cancelled or given up meanwhile
+	}
+	if err != nil || o.row.State == StateSent {
+		return // the next attempt is planned already
+	}
+	o.row.State = StateSent
+	d.setLive(o)
+	d.show(ctx, o.id)
+}
+
+// wantPrekeys asks a device for its record, at most every few seconds.
+func (d *dialogs) wantPrekeys(dev wire.DeviceID) {
+	now := time.Now()
+	if last, ok := d.asked[dev]; ok && now.Sub(last) < retryPauses[0] {
+		return
+	}
+	if d.s.links.send(dev, prekeysWanted, nil) {
+		d.asked[dev] = now
+	}
+}
+
+// tellPrekeys gives a device our record, once while it is connected.
+func (d *dialogs) tellPrekeys(dev wire.DeviceID) {
+	if !d.told[dev] && d.sealer.own.Record != nil && d.s.links.send(dev, prekeysFrame(d.sealer.own.Record), nil) {
+		d.told[dev] = true
+	}
+}
+
+// knock tries to reach an account of which no device is connected, ever more rarely.
+func (d *dialogs) knock(ctx context.Context, g *dialog, now time.Time) {
+	if now.Before(g.nextKnock) && g.nextKnock.Sub(now) <= retryPauses[len(retryPauses)-1]*2 || !g.waits() {
+		return
+	}
+	g.knocks++
+	g.nextKnock = now.Add(d.s.retryPause(g.knocks))
+	greeting := d.s.Greeting()
+	devices := d.s.people.devicesOf(g.account)
+	for _, dev := range devices[:min(len(devices), maxRecipients)] {
+		d.s.links.send(dev, greeting, nil) // when it works, the node reports the connection
+	}
+	if !g.searching {
+		g.searching = true
+		d.s.running.Go(func() { d.search(ctx, g) }) // ends with ctx or its time-out; Run waits for it
+	}
+}
+
+// waits says whether something is to be delivered.
+func (g *dialog) waits() bool {
+	return slices.ContainsFunc(g.out, func(o *outgoingDM) bool { return o.row.State != StateFailed })
+}
+
+// searchTimeout bounds one look-up in the directory.
+const searchTimeout = 30 * time.Second
+
+// search looks for an account's devices in the directory and greets what it finds; their greeting in
+// answer proves whose they are.
+func (d *dialogs) search(ctx context.Context, g *dialog) {
+	sctx, cancel := context.WithTimeout(ctx, searchTimeout)
+	defer cancel()
+	now := d.s.cfg.Clock.Now()
+	for _, day := range []int64{wire.UTCDay(now), wire.UTCDay(now) - 1} {
+		found, err := d.s.cfg.Directory.Find(sctx, accountRendezvous(g.account, day))
+		if err != nil && ctx.Err() == nil {
+			d.s.log.Debug("looking an account up failed", "error", err)
+		}
+		for _, dev := range found[:min(len(found), wire.MaxDevices)] {
+			if dev != d.s.self.device {
+				d.s.links.send(dev, d.s.Greeting(), nil)
+			}
+		}
+		if len(found) > 0 {
+			break
+		}
+	}
+	d.later(func() { g.searching = false })
+}
+
+// giveUp marks what has waited too long as failed. It stays, to be tried again by hand.
+func (d *dialogs) giveUp(ctx context.Context, g *dialog, now time.Time) {
+	var b storage.Batch
+	var list []*outgoingDM
+	for _, o := range g.out {
+		if o.row.State != StateFailed && now.Sub(o.row.Created) > d.s.cfg.Limits.OutboxLife {
+			list = append(list, o)
+		}
+		if len(list) == sealBatch {
+			break
+		}
+	}
+	for _, o := range list {
+		o.row.State, o.row.Reason = StateFailed, "not delivered in time"
+		b.Schedule(outboxQueue, now, storage.ID(o.id), encodeRow(o.row))
+	}
+	if len(list) == 0 {
+		return
+	}
+	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
+		d.s.log.Warn("giving up messages failed", "error", err)
+		return
+	}
+	for _, o := range list {
+		d.setLive(o)
+		d.show(ctx, o.id)
+	}
+}
+
+// acked notes that messages arrived, or were read.
+func (d *dialogs) acked(ctx context.Context, g *dialog, ids []wire.MsgID, state State, path Path) {
+	var b storage.Batch
+	changed := make(map[MessageID]bool)
+	for _, id := range ids {
+		mid := directID(g.conversation, id)
+		old, err := d.outState(ctx, mid)
+		if err != nil || old.State.rank() >= state.rank() {
+			continue
+		}
+		queued := slices.ContainsFunc(g.out, func(o *outgoingDM) bool { return o.id == mid })
+		if !queued && old.State.rank() < StateDelivered.rank() {
+			continue // not a message of ours
+		}
+		changed[mid] = true
+		b.Unschedule(outboxQueue, storage.ID(mid))
+		b.Put(bucketOutState, mid[:], outStateRow{State: state, Path: path}.encode())
+	}
+	if len(changed) == 0 {
+		return
+	}
+	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
+		if ctx.Err() == nil {
+			d.s.log.Warn("noting acknowledgements failed; the messages will be sent again", "error", err)
+		}
+		return
+	}
+	full := len(g.out) > dmWindow || g.held
+	g.held = false
+	d.unqueue(g, func(o *outgoingDM) bool { return changed[o.id] })
+	for _, id := range ids {
+		if mid := directID(g.conversation, id); changed[mid] {
+			delete(changed, mid)
+			d.show(ctx, mid)
+		}
+	}
+	if full {
+		g.nextTry = time.Time{}
+		d.pump(ctx, g)
+	}
+}
+
+// outStateRow is how far an own direct message came that is no longer in the outbox. Encoding:
+// version, rank of the state (255 is failed), place of the path, reason.
+type outStateRow struct {
+	State  State
+	Path   Path
+	Reason string
+}
+
+var ranked = []State{StateAccepted, StateQueued, StateSent, StateStored, StateDelivered, StateRead}
+
+const failedRank = 255
+
+func (r outStateRow) encode() []byte {
+	rank := byte(r.State.rank())
+	if r.State == StateFailed {
+		rank = failedRank
+	}
+	return append([]byte{rowVersion, rank, byte(max(pathRank(r.Path), 0))}, r.Reason...)
+}
+
+func decodeOutState(b []byte) (outStateRow, error) {
+	if len(b) < 3 || b[0] != rowVersion || int(b[2]) >= len(pathOrder) || b[1] != failedRank && int(b[1]) >= len(ranked) {
+		return outStateRow{}, fmt.Errorf("reading a stored state of %d bytes: %w", len(b), storage.ErrCorrupt)
+	}
+	r := outStateRow{State: StateFailed, Path: pathOrder[b[2]], Reason: string(b[3:])}
+	if b[1] != failedRank {
+		r.State = ranked[b[1]]
+	}
+	return r, nil
+}
+
+// outState returns how far an own direct message came, leaving out the outbox; the zero row if it is
+// still there or is none.
+func (d *dialogs) outState(ctx context.Context, id MessageID) (outStateRow, error) {
+	b, err := d.s.store.GetBucket(ctx, bucketOutState, id[:])
+	if errors.Is(err, storage.ErrNotFound) {
+		return outStateRow{}, nil
+	}
+	if err != nil {
+		return outStateRow{}, err
+	}
+	return decodeOutState(b)
+}
+
+// accountRendezvous is the key under which an account's devices can be found on a day:
+// SHA-256("starling/account-rendezvous/1" || account || day as 8 bytes, big-endian). It hides nothing
+// from who knows the account, and from others who is looked for.
+func accountRendezvous(account wire.AccountID, day int64) [32]byte {
+	h := sha256.New()
+	h.Write([]byte("starling/account-rendezvous/1"))
+	h.Write(account[:])
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(day)))
+	return [32]byte(h.Sum(nil))
+}
