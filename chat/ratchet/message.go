@@ -197,12 +197,12 @@ func ReadHeader(sealed []byte) (Header, error) {
 }
 
 // seal builds the next Sealed DM of a session, and changes the session only if that succeeds.
-func (s *session) seal(rand io.Reader, self *Party, content, ad []byte) ([]byte, error) {
+func (s *session) seal(rand io.Reader, receipt bool, self *Party, content, ad []byte) ([]byte, error) {
 	if len(content) > MaxContent || len(ad) > MaxAD {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, max(len(content), len(ad)))
 	}
 	next := *s
-	message, at, err := next.nextSending(rand)
+	message, at, err := next.nextSending(rand, receipt)
 	if err != nil {
 		return nil, err
 	}

@@ -333,7 +333,11 @@ func (n *modelNode) seal(id uint32) (packet, SessionID) {
 		content = binary.BigEndian.AppendUint32(content, ack)
 	}
 	n.acks = nil
-	sealed, session, err := n.Seal(n.random, content, nil)
+	seal := n.Seal
+	if id == 0 {
+		seal = n.SealReceipt
+	}
+	sealed, session, err := seal(n.random, content, nil)
 	if err != nil {
 		n.network.fatalf("sealing: %v", err)
 	}

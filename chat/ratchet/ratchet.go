@@ -31,6 +31,8 @@ const (
 	// MaxKept is how many message keys a session keeps for messages that were passed over; the
 	// oldest goes first.
 	MaxKept = 4096
+	// MaxReceipts is how many receipts go on with a spent sending chain before one renews it.
+	MaxReceipts = 64
 )
 
 // key is 32 secret or public bytes; what they are says the name of the variable.
@@ -74,9 +76,13 @@ type session struct {
 	root key
 	peer key // the peer's ratchet key, or its prekey before the first answer
 
-	own       *ecdh.PrivateKey // ratchet key of the sending chain; nil without one
+	// The sending chain: there is one if own is set, or if receipts are left. It is spent once the
+	// peer has answered its ratchet key: own is erased then, and only receipts may go on with it.
+	own       *ecdh.PrivateKey
+	ownPublic key
 	sendChain key
 	ns, pn    uint32 // next number in the sending chain; length of the one before
+	receipts  byte   // how many more
 
 	recvChain key
 	nr        uint32 // next number in the receiving chain
@@ -124,14 +130,18 @@ func (s *session) beginSending(rand io.Reader) (err error) {
 	if s.own, err = newKey(rand); err != nil {
 		return err
 	}
-	s.pn, s.ns = s.ns, 0
+	s.ownPublic, s.pn, s.ns, s.receipts = publicOf(s.own), s.ns, 0, 0
 	s.sendChain, err = s.turn(s.own, s.peer)
 	return err
 }
 
 // nextSending takes the next message key of the sending chain, and says where it stands.
-func (s *session) nextSending(rand io.Reader) (message key, at place, err error) {
-	if s.own == nil {
+func (s *session) nextSending(rand io.Reader, receipt bool) (message key, at place, err error) {
+	switch {
+	case s.own != nil:
+	case receipt && s.receipts > 0:
+		s.receipts--
+	default:
 		if err := s.beginSending(rand); err != nil {
 			return message, at, err
 		}
@@ -139,9 +149,12 @@ func (s *session) nextSending(rand io.Reader) (message key, at place, err error)
 	if s.ns == math.MaxUint32 {
 		return message, at, ErrNoSession
 	}
-	at = place{key: publicOf(s.own), previous: s.pn, number: s.ns}
+	at = place{key: s.ownPublic, previous: s.pn, number: s.ns}
 	message, s.sendChain = advance(s.sendChain)
 	s.ns++
+	if s.own == nil && s.receipts == 0 {
+		s.ownPublic, s.sendChain = key{}, key{}
+	}
 	return message, at, nil
 }
 
@@ -194,7 +207,10 @@ func (s *session) passOver(at place) (passed []keptKey, err error) {
 			return nil, fmt.Errorf("%w: %w", ErrUndecryptable, err)
 		}
 		s.init, s.peer, s.nr = nil, at.key, 0 // the init part has done its work
-		s.own, s.sendChain = nil, key{}
+		s.own = nil
+		if s.ownPublic != (key{}) { // a responder has no chain yet
+			s.receipts = MaxReceipts
+		}
 	}
 	if at.number < s.nr {
 		return nil, ErrUndecryptable // its key is used up

@@ -137,6 +137,81 @@ func TestHealing(t *testing.T) {
 	}
 }
 
+// Receipts save the key agreement, but not for ever: a conversation in which one side only
+// acknowledges heals too.
+func TestHealingByReceiptsAlone(t *testing.T) {
+	for _, victim := range []string{"who talks", "who acknowledges"} {
+		t.Run("stolen from the one "+victim, func(t *testing.T) {
+			a, b := talking(t, 35)
+			exchange := func() capture {
+				b.hears(a.says("news"), "news")
+				sealed, _, err := b.SealReceipt(b.random, []byte("got it"), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.hears(sealed, "got it")
+				return capture{b, sealed, "got it"}
+			}
+			exchange()
+			thief := a.stolen()
+			if victim == "who acknowledges" {
+				thief = b.stolen()
+			}
+			// Twice the run of receipts, and the two exchanges in which the new keys go round.
+			for range 2*MaxReceipts + 2 {
+				exchange()
+			}
+			later := capture{a, a.says("later"), "later"}
+			b.hears(later.sealed, later.text)
+			cannotOpen(t, thief, []capture{later, exchange()})
+		})
+	}
+}
+
+// A receipt takes no new key while the chain lasts, and any other message does.
+func TestReceiptsGoOnWithTheChain(t *testing.T) {
+	a, b := talking(t, 36)
+	b.hears(a.says("x"), "x") // b's chain is spent
+	keyOf := func(sealed []byte) key {
+		m, err := parseSealed(sealed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.at.key
+	}
+	receipt := func() []byte {
+		sealed, _, err := b.SealReceipt(b.random, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.hears(sealed, "")
+		return sealed
+	}
+	first := keyOf(receipt())
+	for range MaxReceipts - 1 {
+		b.reload()
+		if keyOf(receipt()) != first {
+			t.Fatal("a receipt took a new key")
+		}
+	}
+	second := keyOf(receipt())
+	if second == first {
+		t.Fatalf("more than %d receipts on a spent chain", MaxReceipts)
+	}
+	b.hears(a.says("y"), "y")
+	if keyOf(receipt()) != second {
+		t.Error("a receipt took a new key")
+	}
+	said := b.says("content")
+	if keyOf(said) == second {
+		t.Error("content went on with a spent chain")
+	}
+	a.hears(said, "content")
+	if keyOf(receipt()) != keyOf(said) {
+		t.Error("a receipt does not follow on the new chain")
+	}
+}
+
 // While a thief holds a fresh copy it can read what the victim could: the tests above would
 // also pass if nothing ever opened for anybody but the owner.
 func TestSnapshotOpensWhatIsStillToCome(t *testing.T) {

@@ -12,9 +12,10 @@ import (
 //	version 1, binding 32
 //	sessions: count, and each:
 //	    flags 1, transcript 32, ephemeral 32, replaces (count, 16 each), root 32, peer 32, ns 4, pn 4
-//	    with a sending chain: own private key 32, chain key 32
+//	    with a sending chain: own public key 32, chain key 32, own private key 32
+//	    with a spent one:     own public key 32, chain key 32, receipts left 1
 //	    with an init part:    the same as on the wire
-//	    without:              chain key 32, nr 4
+//	    without:              receiving chain key 32, nr 4
 //	    kept keys: count, and each: chain 8, number 4, key 32
 //	ended: count, 8 each
 //	recent: count, 8 each
@@ -25,7 +26,8 @@ const (
 
 	// Flags of a session. The lowest two are those of the init part.
 	stateSending  = 1 << 2
-	stateReplaced = 1 << 3
+	stateSpent    = 1 << 3 // never both
+	stateReplaced = 1 << 4
 
 	// Bytes of a kept key, and the least and the usual of a session.
 	keptSize, minSession, usualSession = 44, 176, 512
@@ -97,6 +99,9 @@ func (s *session) flags() byte {
 	if s.own != nil {
 		flags |= stateSending
 	}
+	if s.receipts > 0 {
+		flags |= stateSpent
+	}
 	if s.replaced {
 		flags |= stateReplaced
 	}
@@ -114,8 +119,18 @@ func (s *session) code(c *codec) {
 	c.u32(&s.ns)
 	c.u32(&s.pn)
 	s.replaced = flags&stateReplaced != 0
-	if flags&stateSending != 0 {
-		s.codeSending(c)
+	switch flags & (stateSending | stateSpent) {
+	case stateSending:
+		c.raw(s.ownPublic[:])
+		c.raw(s.sendChain[:])
+		s.codePrivate(c)
+	case stateSpent:
+		c.raw(s.ownPublic[:])
+		c.raw(s.sendChain[:])
+		c.u8(&s.receipts)
+		c.bad = c.bad || s.receipts > MaxReceipts
+	case stateSending | stateSpent:
+		c.bad = true
 	}
 	if flags&flagInit != 0 {
 		if c.reading {
@@ -134,16 +149,15 @@ func (s *session) code(c *codec) {
 	c.bad = c.bad || flags != s.flags() || s.init != nil && s.own == nil
 }
 
-func (s *session) codeSending(c *codec) {
+func (s *session) codePrivate(c *codec) {
 	var private key
 	if s.own != nil {
 		private = key(s.own.Bytes())
 	}
 	c.raw(private[:])
-	c.raw(s.sendChain[:])
 	if c.reading {
 		var err error
 		s.own, err = ecdh.X25519().NewPrivateKey(private[:])
-		c.bad = c.bad || err != nil
+		c.bad = c.bad || err != nil || publicOf(s.own) != s.ownPublic
 	}
 }

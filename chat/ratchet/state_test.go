@@ -22,6 +22,11 @@ func states(t testing.TB) (*side, map[string][]byte) {
 	a.says("lost")
 	b.hears(a.says("x"), "x")
 	all["responded, one key kept"] = b.Marshal()
+	b.says("y")
+	all["both chains"] = b.Marshal()
+	a.hears(b.says("y"), "y")
+	b.hears(a.says("x"), "x")
+	all["a spent chain"] = b.Marshal()
 	for range 5 {
 		a.start(b)
 		b.hears(a.says("x"), "x")
@@ -83,7 +88,7 @@ func TestStateDoesNotReferToTheBytesRead(t *testing.T) {
 
 func TestStateSpoilt(t *testing.T) {
 	b, all := states(t)
-	stored := all["many chains"]
+	stored := all["both chains"]
 	for name, spoil := range map[string]func(*Set){
 		"a session twice":              func(s *Set) { s.sessions[1] = s.sessions[0] },
 		"too many sessions":            func(s *Set) { s.sessions = append(s.sessions, s.sessions...) },
@@ -92,11 +97,17 @@ func TestStateSpoilt(t *testing.T) {
 		"too many kept keys":           func(s *Set) { s.sessions[0].kept = make([]keptKey, MaxKept+1) },
 		"too many ended":               func(s *Set) { s.ended = make([]fingerprint, maxEnded+1) },
 		"too many nonces":              func(s *Set) { s.recent = make([]fingerprint, maxRecent+1) },
+		"receipts beyond the limit":    func(s *Set) { s.sessions[0].own, s.sessions[0].receipts = nil, MaxReceipts+1 },
+		"spent and not spent":          func(s *Set) { s.sessions[0].receipts = 1 },
+		"another public key":           func(s *Set) { s.sessions[0].ownPublic[0] ^= 1 },
 		"init without a sending chain": func(s *Set) { s.sessions[0].init, s.sessions[0].own = &initPart{}, nil },
 	} {
 		set, err := UnmarshalSet(b.self, b.peer, stored)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if set.sessions[0].own == nil {
+			t.Fatal("the first session has no sending chain")
 		}
 		spoil(set)
 		if _, err := UnmarshalSet(b.self, b.peer, set.Marshal()); !errors.Is(err, ErrState) {

@@ -67,6 +67,7 @@ type handshakeVector struct {
 }
 
 type messageVector struct {
+	Receipt        bool     `json:"receipt,omitempty"` // may go on with a spent sending chain
 	Content        hexBytes `json:"content"`
 	AD             hexBytes `json:"ad"`
 	RatchetPrivate hexBytes `json:"ratchet_private,omitempty"` // if this message begins a sending chain
@@ -130,14 +131,14 @@ func describeResponder(d *device, b *Bundle, kemSeed []byte) responderVector {
 }
 
 // sealVector seals and describes one message.
-func sealVector(t *testing.T, s *side, content, ad []byte) messageVector {
+func sealVector(t *testing.T, s *side, receipt bool, content, ad []byte) messageVector {
 	t.Helper()
 	r := &recorder{from: s.random}
-	sealed, _, err := s.Seal(r, content, ad)
+	sealed, _, err := s.seal(r, receipt, content, ad)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := messageVector{Content: content, AD: ad, Sealed: sealed, Nonce: r.drawn[len(r.drawn)-24:]}
+	v := messageVector{Receipt: receipt, Content: content, AD: ad, Sealed: sealed, Nonce: r.drawn[len(r.drawn)-24:]}
 	if len(r.drawn) > 24 {
 		v.RatchetPrivate = r.drawn[:32]
 	}
@@ -178,7 +179,7 @@ func makeHandshake(t *testing.T, name string, a, b *side, oneTime bool) handshak
 		t.Fatal(err)
 	}
 	v.Root = bytes.Clone(responding.root[:])
-	v.First = sealVector(t, a, []byte("first of "+name), []byte{})
+	v.First = sealVector(t, a, false, []byte("first of "+name), []byte{})
 	return v
 }
 
@@ -215,8 +216,9 @@ func makeTranscript(t *testing.T) transcriptFile {
 	}
 	seal := func(by string, length int, ad string) {
 		content := bytes.Repeat([]byte(by[:1]), length)
-		add(by, sealVector(t, sides[by], content, []byte(ad)))
+		add(by, sealVector(t, sides[by], false, content, []byte(ad)))
 	}
+	receipt := func(by string) { add(by, sealVector(t, sides[by], true, []byte("ack"), nil)) }
 	open := func(numbers ...int) {
 		for _, n := range numbers {
 			by := peers[authors[n]]
@@ -245,10 +247,10 @@ func makeTranscript(t *testing.T) transcriptFile {
 	seal("initiator", 15, "")   // 11
 	seal("initiator", 1000, "") // 12
 	open(12)
-	seal("responder", 16, "") // 13
+	receipt("responder") // 13: on the spent chain
 	open(13)
-	seal("initiator", 17, "") // 14
-	seal("responder", 18, "") // 15
+	seal("initiator", 17, "") // 14: no new key has come
+	receipt("responder")      // 15
 	open(14, 15)
 	seal("responder", 19, "")   // 16
 	seal("responder", 20, "")   // 17

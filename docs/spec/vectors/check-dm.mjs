@@ -136,7 +136,7 @@ const sizes = [256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 60416]
 class Side {
   constructor (self, transcript, root, { initPart = Buffer.alloc(0), flags = 0 }) {
     Object.assign(this, { self, transcript, root, initPart, flags })
-    this.ns = this.pn = this.nr = 0
+    this.ns = this.pn = this.nr = this.receipts = 0
     this.kept = new Map()
   }
 
@@ -148,9 +148,10 @@ class Side {
 
   beginSending (own) {
     this.own = own
+    this.ownPublic = publicOf(own)
     this.sendChain = this.step(own, this.peerKey)
     this.pn = this.ns
-    this.ns = 0
+    this.ns = this.receipts = 0
   }
 
   associatedData (ad, before) {
@@ -158,7 +159,9 @@ class Side {
   }
 
   seal (m) {
-    if (!this.sendChain) {
+    if (this.own || (m.receipt && this.receipts-- > 0)) {
+      if (m.ratchet_private) throw new Error('this message should go on with the sending chain')
+    } else {
       if (!m.ratchet_private) throw new Error('this message should begin a sending chain')
       this.beginSending(hex(m.ratchet_private))
     }
@@ -166,7 +169,7 @@ class Side {
     this.sendChain = hmac(this.sendChain, Buffer.from([2]))
     const content = hex(m.content)
     const before = cat(Buffer.from([1, this.flags]), this.self.account, this.self.device, this.transcript.subarray(0, 16), this.initPart,
-      Buffer.from([1]), publicOf(this.own), u32(this.pn), u32(this.ns++), hex(m.nonce))
+      Buffer.from([1]), this.ownPublic, u32(this.pn), u32(this.ns++), hex(m.nonce))
     const size = sizes.find(s => s >= before.length + 2 + content.length + 16)
     const padded = Buffer.alloc(size - before.length - 16)
     u16(content.length).copy(padded)
@@ -228,7 +231,8 @@ class Side {
       this.recvChain = this.step(this.own, key)
       this.nr = 0
       this.peerKey = key
-      this.own = this.sendChain = undefined
+      this.own = undefined // spent: only receipts go on with the chain, if there is one
+      this.receipts = this.ownPublic ? 64 : 0
       this.initPart = Buffer.alloc(0)
       this.flags = 0
     }
