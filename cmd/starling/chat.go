@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/starling-chat/starling/cmd/starling/internal/tui"
 	"github.com/starling-chat/starling/node"
 	"github.com/starling-chat/starling/node/api"
 )
@@ -20,6 +22,7 @@ type chatOptions struct {
 	start  startFlags
 	target string
 	plain  bool
+	screen bool // the full screen is shown, not lines
 }
 
 func (a *app) chatCommand() *cobra.Command {
@@ -53,9 +56,9 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 		return err
 	}
 	defer c.Close()
-	ui := newLineChat(a, c, o.target, own != nil)
+	ui := a.frontEnd(c, &o, own != nil)
 	if own == nil {
-		err := ui.run(ctx)
+		err := ui(ctx)
 		if errors.Is(err, context.Canceled) {
 			return nil // interrupted by a person who is done
 		}
@@ -65,7 +68,7 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 	uiCtx, stopUI := context.WithCancel(ctx)
 	defer stopUI()
 	uiDone := make(chan error, 1)
-	go func() { uiDone <- ui.run(uiCtx) }() // waited for below, except when it reads a terminal
+	go func() { uiDone <- ui(uiCtx) }() // waited for below, except when it reads a terminal
 	select {
 	case err = <-uiDone:
 		cancel()
@@ -74,11 +77,27 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 		}
 	case err = <-own.done: // stopped from elsewhere, or failed
 		stopUI()
+		if o.screen {
+			<-uiDone // it restores the terminal
+		}
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
+}
+
+// frontEnd is the terminal UI on a terminal that can show it, and otherwise line mode.
+func (a *app) frontEnd(c *api.Client, o *chatOptions, own bool) func(context.Context) error {
+	if !o.plain && isTerminal(a.stdin) && isTerminal(a.stdout) {
+		ok, reason := tui.Usable(os.Environ())
+		if ok {
+			o.screen = true
+			return func(ctx context.Context) error { return tui.Run(ctx, tui.Config{Client: c, Open: o.target}) }
+		}
+		a.note("starling: " + reason)
+	}
+	return newLineChat(a, c, o.target, own).run
 }
 
 // attachOrStart gives a client of a node that answers; own is set when it runs in this process.

@@ -1,23 +1,26 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/starling-chat/starling/node/api"
 )
 
 // patience bounds every wait of a script. It is far over what anything takes on an idle machine,
@@ -43,10 +46,21 @@ func TestMain(m *testing.M) {
 //	lines N                  the last output has N lines
 //	same A B                 two variables are equal
 //	bytes FILE TEXT          writes a file, with Go escapes such as \xff
+//	items N FILE             writes a batch of N messages
+//	fails N [<FILE] COMMAND  runs a command that must end with exit code N
+//	clean                    the last output is harmless on a terminal
+//	port VARIABLE ADDR       takes the port out of a multiaddr
+//	nickof NAME TEXT, topicof NAME TEXT   sets them with Go escapes, in #lobby
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Getuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[stageKey{}] = &stage{procs: map[string]*proc{}}
 			env.Setenv("HOME", env.WorkDir)
@@ -67,6 +81,21 @@ func TestScripts(t *testing.T) {
 			"lines":  cmdLines,
 			"same":   cmdSame,
 			"bytes":  cmdBytes,
+			"items":  cmdItems,
+			"fails":  cmdFails,
+			"clean":  cmdClean,
+			"port":   cmdPort,
+			"nickof": func(ts *testscript.TestScript, _ bool, args []string) {
+				call(ts, args, func(c *api.Client, text string) error {
+					_, err := c.SetNick(context.Background(), text)
+					return err
+				})
+			},
+			"topicof": func(ts *testscript.TestScript, _ bool, args []string) {
+				call(ts, args, func(c *api.Client, text string) error {
+					return c.SetTopic(context.Background(), "#lobby", text)
+				})
+			},
 		},
 	})
 }
@@ -320,6 +349,60 @@ func cmdBytes(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
 }
 
+func cmdFails(ts *testscript.TestScript, _ bool, args []string) {
+	want, args := args[0], args[1:]
+	input := ""
+	if file, ok := strings.CutPrefix(args[0], "<"); ok {
+		input, args = ts.ReadFile(file), args[1:]
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir, cmd.Env = ts.MkAbs("."), scriptEnv(ts)
+	cmd.Stdin = strings.NewReader(input)
+	cmd.Stdout, cmd.Stderr = ts.Stdout(), ts.Stderr()
+	err := cmd.Run()
+	code := cmd.ProcessState.ExitCode()
+	if fmt.Sprint(code) != want {
+		ts.Fatalf("it ended with %d (%v), not %s\n%s%s", code, err, want, ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+func cmdItems(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var b bytes.Buffer
+	for i := 1; i <= n; i++ {
+		fmt.Fprintf(&b, `{"client_id":"item-%d","text":"item %d of many"}`+"\n", i, i)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o600))
+}
+
+// cmdClean states what every output but JSON promises, without the escape functions themselves.
+func cmdClean(ts *testscript.TestScript, _ bool, _ []string) {
+	out := ts.ReadFile("stdout")
+	for _, r := range out {
+		if r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u200b') {
+			ts.Fatalf("%U is in the output %q", r, out)
+		}
+	}
+}
+
+func cmdPort(ts *testscript.TestScript, _ bool, args []string) {
+	_, port, ok := strings.Cut(args[1], "/tcp/")
+	if !ok {
+		ts.Fatalf("no port in %s", args[1])
+	}
+	ts.Setenv(args[0], strings.SplitN(port, "/", 2)[0])
+}
+
+// call speaks to a node by its API, with a text that cannot be written in a script.
+func call(ts *testscript.TestScript, args []string, do func(c *api.Client, text string) error) {
+	text, err := unquote(args[1])
+	ts.Check(err)
+	c := api.NewClient(api.FindSocket(ts.MkAbs(args[0])))
+	defer c.Close()
+	ts.Check(do(c, text))
+}
+
 func unquote(s string) (string, error) {
 	var v string
 	_, err := fmt.Sscanf(`"`+strings.ReplaceAll(s, `"`, `\"`)+`"`, "%q", &v)
@@ -335,25 +418,6 @@ func TestUnquote(t *testing.T) {
 	if err != nil || got != "a\xff\u202e\"\n" {
 		t.Errorf("%q, %v", got, err)
 	}
-}
-
-// scanLines reads NDJSON of a command into values.
-func scanLines[T any](t *testing.T, r io.Reader) []T {
-	t.Helper()
-	var out []T
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var v T
-		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-			t.Fatalf("%q: %v", lines.Text(), err)
-		}
-		out = append(out, v)
-	}
-	if err := lines.Err(); err != nil && !errors.Is(err, os.ErrClosed) {
-		t.Fatal(err)
-	}
-	return out
 }
 
 // shortHome is a home whose path leaves room for a socket.

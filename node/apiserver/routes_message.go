@@ -72,6 +72,13 @@ func (s *Server) send(ctx context.Context, req api.SendRequest) (api.SendResult,
 	if err != nil {
 		return api.SendResult{}, err
 	}
+	if target.Room != nil && wait != chat.StateAccepted && wait != chat.StateSent {
+		return api.SendResult{}, &api.Error{
+			Code:    api.CodeBadRequest,
+			Message: "a room has no receipts: its messages are accepted, then sent",
+			Hint:    "nothing was sent; wait for accepted or sent",
+		}
+	}
 	out := chat.SendRequest{Target: target, Text: req.Text, ClientID: req.ClientID, Action: chat.SendAction(req.Action)}
 	if out.Ref, err = chat.ParseMessageID(req.Ref); err != nil {
 		return api.SendResult{}, err

@@ -3,6 +3,7 @@ package tui
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/starling-chat/starling/node/api"
 )
@@ -35,7 +36,13 @@ type room struct {
 	editing    string // id of the own message being edited
 	replyTo    string
 	members    []api.Member
-	typing     map[string]string // account to nick, of who types now
+	typing     map[string]typist // by account
+}
+
+// typist is somebody who writes, by escaped nick, and until when that is believed.
+type typist struct {
+	nick  string
+	until time.Time
 }
 
 // entry is one message and its lines at one width.
@@ -47,7 +54,7 @@ type entry struct {
 }
 
 func newRoom() *room {
-	return &room{byID: map[string]*entry{}, following: true, typing: map[string]string{}}
+	return &room{byID: map[string]*entry{}, following: true, typing: map[string]typist{}}
 }
 
 func order(a, b *entry) int {

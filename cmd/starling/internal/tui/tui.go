@@ -31,9 +31,6 @@ type Config struct {
 	Environ []string
 }
 
-// ErrNoTerminal says that the UI cannot run here; the caller falls back to line mode.
-var ErrNoTerminal = errors.New("this terminal cannot show the full screen")
-
 // Usable tells whether a terminal of that description can show the UI. When it cannot, the reason is
 // a sentence for the user.
 func Usable(environ []string) (ok bool, reason string) {
