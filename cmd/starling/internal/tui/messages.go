@@ -34,10 +34,10 @@ func nickWidth(width int) int {
 // nickOf is the escaped name of a message's author, with the fingerprint where the nick alone does
 // not say who it is.
 func (p *painter) nickOf(nick, fingerprint string, shared bool) string {
-	name := api.EscapeNick(nick)
-	if name == "" {
+	if nick == "" {
 		return api.EscapeNick(fingerprint)
 	}
+	name := api.EscapeNick(nick)
 	if shared {
 		name += "~" + api.EscapeNick(fingerprint)
 	}
@@ -283,8 +283,9 @@ func (p *painter) folded(run []*entry, width int) []string {
 
 func (p *painter) rule(text string, width int) string {
 	text = " " + text + " "
-	side := max(0, (width-cells(text))/2)
-	return p.theme.dim.Render(fit(strings.Repeat("─", side)+text+strings.Repeat("─", side+1), width))
+	left := max(0, (width-cells(text))/2)
+	after := max(0, width-cells(text)-left)
+	return p.theme.dim.Render(fit(strings.Repeat("─", left)+text+strings.Repeat("─", after), width))
 }
 
 // view returns exactly height lines that end where the reader is, and whether the top of the window

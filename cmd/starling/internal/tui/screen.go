@@ -51,10 +51,11 @@ func (m *model) bodyWidth() int {
 func (m *model) inputWidth() int { return max(2, m.width-cells(m.prompt())) }
 
 func (m *model) prompt() string {
-	if nick := api.EscapeNick(m.me.Nick); nick != "" && m.width >= 40 {
-		return fit(nick, min(cells(nick), 16)) + "> "
+	if m.me.Nick == "" || m.width < 40 {
+		return "> "
 	}
-	return "> "
+	nick := api.EscapeNick(m.me.Nick)
+	return fit(nick, min(cells(nick), 16)) + "> "
 }
 
 func (m *model) inputRows() (rows []string, row, col int) {
