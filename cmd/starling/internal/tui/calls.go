@@ -15,6 +15,9 @@ import (
 // callTimeout bounds a call that the user does not wait for with patience.
 const callTimeout = 10 * time.Second
 
+// firstRoom is where somebody who has no conversation yet begins.
+const firstRoom = "#lobby"
+
 // Settings kept in the node.
 const (
 	settingOpen   = "tui.open"
@@ -76,7 +79,10 @@ func (m *model) loadAll() tea.Cmd {
 			if m.wanted != "" {
 				return m.goTo(m.wanted)
 			}
-			if m.find(m.current) == nil && len(list) > 0 {
+			if len(list) == 0 {
+				return m.goTo(firstRoom)
+			}
+			if m.find(m.current) == nil {
 				return m.open(list[0].ID)
 			}
 			return m.open(m.current)

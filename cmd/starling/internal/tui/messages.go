@@ -176,7 +176,7 @@ func (p *painter) notice(msg api.Message) string {
 	case api.KindLeave:
 		return "← " + who + " " + p.words.text("left")
 	case api.KindProfile:
-		return p.words.text("is now", who, api.EscapeNick(msg.Text))
+		return p.words.text("is now", api.EscapeNick(msg.Fingerprint), api.EscapeNick(msg.Text))
 	case api.KindTopic:
 		return p.words.text("set topic", who, api.Escape(msg.Text))
 	case api.KindUnknown:

@@ -160,7 +160,7 @@ func (m *model) message(msg api.Message, fresh bool) tea.Cmd {
 		}
 		return nil
 	}
-	if r.loaded {
+	if r.loaded || r.loading {
 		r.arrived(msg)
 	}
 	var cmds []tea.Cmd

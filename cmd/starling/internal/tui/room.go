@@ -20,10 +20,11 @@ type room struct {
 	entries []*entry // in display order
 	byID    map[string]*entry
 
-	loaded  bool // the newest page was asked for and came
-	loading bool // a page is on its way
-	atStart bool // nothing older exists
-	atEnd   bool // the window reaches the newest message
+	loaded  bool          // the newest page was asked for and came
+	loading bool          // a page is on its way
+	early   []api.Message // arrived while the newest page was on its way
+	atStart bool          // nothing older exists
+	atEnd   bool          // the window reaches the newest message
 
 	// The view ends at entries[bottom], skipping the last skip lines of its block; following means
 	// that it stays at the newest message.
@@ -85,7 +86,10 @@ func (r *room) put(msg api.Message) (fresh bool) {
 // arrived takes a live message. A window that does not reach the newest message stays as it is:
 // the message is loaded when the reader comes there.
 func (r *room) arrived(msg api.Message) {
-	if !r.atEnd {
+	if !r.loaded {
+		r.early = append(r.early, msg)
+	}
+	if !r.loaded || !r.atEnd {
 		return
 	}
 	r.put(msg)
@@ -128,6 +132,10 @@ func (r *room) newest(page []api.Message) {
 	r.reset(page)
 	r.atEnd, r.following = true, true
 	r.atStart = len(page) < pageSize
+	for _, msg := range r.early {
+		r.put(msg)
+	}
+	r.early = nil
 }
 
 // around replaces the window by a page somewhere in the past and shows the message at its end.
