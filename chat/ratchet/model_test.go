@@ -447,16 +447,17 @@ func (m *model) drain() {
 	m.fatalf("%d and %d messages were never acknowledged", len(m.nodes[0].outbox), len(m.nodes[1].outbox))
 }
 
-// agree checks that a few more exchanges bring both to one session.
+// agree checks that more exchanges bring both to one session.
 func (m *model) agree() {
 	a, b := m.nodes[0], m.nodes[1]
-	for range 6 {
+	for range AstrayBeforeRestart + 10 {
 		a.seal(0)
 		b.seal(0)
 		m.drain()
 		if a.sealing().id() == b.sealing().id() {
 			return
 		}
+		m.counts["apart"]++
 	}
 	m.fatalf("the nodes seal on different sessions")
 }

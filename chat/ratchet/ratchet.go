@@ -68,7 +68,6 @@ type session struct {
 	transcript key
 	ephemeral  key // the initiator's handshake key: the smaller one seals
 	replaces   []SessionID
-	replaced   bool
 	// init is what began the session, until a message has opened on it: an initiator attaches it to
 	// all it sends. While it is there, there is no receiving chain.
 	init *initPart

@@ -14,6 +14,9 @@ const (
 	MaxSessions = 3
 	// FailuresBeforeRestart is how many messages in a row may fail to open before a new session is due.
 	FailuresBeforeRestart = 3
+	// AstrayBeforeRestart is how many messages in a row may open on other sessions than the one that
+	// seals, before a new session is due: the two sides seem to choose differently, and do not heal.
+	AstrayBeforeRestart = 64
 
 	maxLost     = 4                     // ids of sessions the peer uses and this device lacks
 	maxReplaces = MaxSessions + maxLost // ids an init part names
@@ -34,6 +37,7 @@ type Set struct {
 
 	// What follows is advice, kept in memory only: a message that does not open changes no state.
 	failures int
+	astray   int
 	restart  bool
 	lost     []SessionID
 }
@@ -59,10 +63,12 @@ func NewSet(self, peer Party) *Set { return &Set{self: self, peer: peer} }
 // acknowledged, has to be sealed again.
 func (s *Set) Holds(id SessionID) bool { return s.find(id) != nil }
 
-// NeedsRestart says that the peer seals messages which this Set cannot open, and that a new
-// session would cure it (section 7). The caller initiates one, at most once an hour per contact.
+// NeedsRestart says that the peer seals messages which this Set cannot open, or on a session that
+// this Set would not choose, and that a new session would cure it (section 7). The caller initiates one, at most once an hour per contact.
 // The answer is not part of the stored state: it needs a Set that stays in memory for a while.
-func (s *Set) NeedsRestart() bool { return s.restart || s.failures >= FailuresBeforeRestart }
+func (s *Set) NeedsRestart() bool {
+	return s.restart || s.failures >= FailuresBeforeRestart || s.astray >= AstrayBeforeRestart
+}
 
 // Initiate begins a new session with the peer, which takes the place of all held so far, and
 // returns its id. rand supplies the key pairs; ML-KEM draws from the system. The bundle must be
@@ -88,6 +94,7 @@ func (s *Set) initiate(rand io.Reader, encapsulate encapsulator, secrets *Secret
 	}
 	s.add(started)
 	s.settle()
+	s.astray = 0
 	return started.id(), nil
 }
 
@@ -140,6 +147,9 @@ func (s *Set) Open(secrets *Secrets, sealed, ad []byte) (Opened, error) {
 	}
 	s.recent = push(s.recent, nonce, maxRecent)
 	s.settle()
+	if s.astray++; s.find(m.session) == s.sealing() {
+		s.astray = 0
+	}
 	return opened, nil
 }
 
@@ -168,16 +178,12 @@ func (s *Set) open(secrets *Secrets, m *sealedDM, ad []byte) (Opened, error) {
 	return opened, nil
 }
 
-// add takes in a new session, marks what is replaced, evicts a fourth, and returns the held
-// sessions that the new one replaces.
+// add takes in a new session, evicts a fourth, and returns the held sessions that the new one
+// replaces.
 func (s *Set) add(started *session) (replaced []SessionID) {
 	for _, held := range s.sessions {
 		if slices.Contains(started.replaces, held.id()) {
-			held.replaced = true
 			replaced = append(replaced, held.id())
-		}
-		if slices.Contains(held.replaces, started.id()) {
-			started.replaced = true
 		}
 	}
 	s.sessions = append(s.sessions, started)
@@ -193,7 +199,7 @@ func (s *Set) evict() {
 	sealing := s.sealing()
 	victim := -1
 	for i, held := range s.sessions[:len(s.sessions)-1] {
-		if held != sealing && (victim < 0 || held.replaced && !s.sessions[victim].replaced) {
+		if held != sealing && (victim < 0 || s.replaced(held) && !s.replaced(s.sessions[victim])) {
 			victim = i
 		}
 	}
@@ -207,11 +213,17 @@ func (s *Set) evict() {
 func (s *Set) sealing() *session {
 	var chosen *session
 	for _, held := range s.sessions {
-		if !held.replaced && (chosen == nil || bytes.Compare(held.ephemeral[:], chosen.ephemeral[:]) < 0) {
+		if !s.replaced(held) && (chosen == nil || bytes.Compare(held.ephemeral[:], chosen.ephemeral[:]) < 0) {
 			chosen = held
 		}
 	}
 	return chosen
+}
+
+// replaced says whether a session held here names this one, whichever came first. Only what is
+// held counts: both sides forget alike.
+func (s *Set) replaced(x *session) bool {
+	return slices.ContainsFunc(s.sessions, func(held *session) bool { return slices.Contains(held.replaces, x.id()) })
 }
 
 func (s *Set) find(id SessionID) *session {

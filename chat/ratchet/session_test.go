@@ -283,23 +283,77 @@ func TestEvictionSparesTheSealingSession(t *testing.T) {
 func TestEvictionOrder(t *testing.T) {
 	for _, v := range []struct {
 		name     string
-		replaced [MaxSessions]bool // of the held sessions, oldest first; keys rise with age
+		replaces [MaxSessions][]byte // what each held session names, oldest first; keys fall with age
 		evicted  int
 	}{
-		{"oldest", [MaxSessions]bool{false, false, false}, 0},
-		{"a replaced one before an older one", [MaxSessions]bool{false, false, true}, 2},
-		{"the older of two replaced", [MaxSessions]bool{false, true, true}, 1},
-		{"oldest replaced", [MaxSessions]bool{true, true, true}, 0},
+		{"oldest", [MaxSessions][]byte{}, 0},
+		{"a replaced one before an older one", [MaxSessions][]byte{{2}, nil, nil}, 2},
+		{"the older of two replaced", [MaxSessions][]byte{{1, 2}, nil, nil}, 1},
+		{"oldest replaced", [MaxSessions][]byte{nil, {0}, {0, 1}}, 0},
 	} {
 		s := NewSet(Party{}, Party{})
-		for i, replaced := range v.replaced {
-			s.sessions = append(s.sessions, &session{transcript: key{byte(i)}, ephemeral: key{byte(9 - i)}, replaced: replaced})
+		for i, names := range v.replaces {
+			held := &session{transcript: key{byte(i)}, ephemeral: key{byte(9 - i)}}
+			for _, name := range names {
+				held.replaces = append(held.replaces, SessionID{name})
+			}
+			s.sessions = append(s.sessions, held)
 		}
 		s.add(&session{transcript: key{100}, ephemeral: key{0}})
 		if s.Holds(SessionID{byte(v.evicted)}) || len(s.sessions) != MaxSessions || !s.Holds(SessionID{100}) {
 			t.Errorf("%s: another session was evicted", v.name)
 		}
 	}
+}
+
+// One side knows of a session that replaces what the other seals on, and the other never hears
+// of it: nothing is lost, but they talk past each other and do not heal. That has to end.
+func TestTalkingPastEachOtherEnds(t *testing.T) {
+	apart := 0
+	for seed := range uint64(60) {
+		a, b := pair(t, 700+seed)
+		a.start(b)
+		first := a.says("one")
+		b.hears(first, "one")
+		a.start(b) // and nothing is sent on it
+		b.Set = NewSet(b.self, b.Set.peer)
+		b.start(a)
+		a.hears(b.says("two"), "two")
+		b.hears(first, "one") // which b has forgotten
+		if exchangeUntilAgreed(t, a, b, 2) {
+			continue
+		}
+		apart++
+		if !exchangeUntilAgreed(t, a, b, AstrayBeforeRestart+5) {
+			t.Fatalf("seed %d: the two sides never come together", seed)
+		}
+	}
+	if apart == 0 {
+		t.Fatal("no seed set them apart: nothing is tested")
+	}
+}
+
+// exchangeUntilAgreed lets both say something, and restart when due, until they seal on one session.
+func exchangeUntilAgreed(t *testing.T, a, b *side, rounds int) bool {
+	t.Helper()
+	for range rounds {
+		fromA, fromB := a.says("a"), b.says("b")
+		for _, v := range []struct {
+			to, from *side
+			sealed   []byte
+		}{{b, a, fromA}, {a, b, fromB}} {
+			if _, err := v.to.Open(v.to.secrets, v.sealed, nil); err != nil && !errors.Is(err, ErrUnknownSession) {
+				t.Fatal(err)
+			}
+			if v.to.NeedsRestart() {
+				v.to.start(v.from)
+			}
+		}
+		if a.sealing().id() == b.sealing().id() {
+			return true
+		}
+	}
+	return false
 }
 
 func TestDuplicatesAreNoFailures(t *testing.T) {

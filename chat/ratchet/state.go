@@ -25,9 +25,8 @@ const (
 	stateVersion = 1
 
 	// Flags of a session. The lowest two are those of the init part.
-	stateSending  = 1 << 2
-	stateSpent    = 1 << 3 // never both
-	stateReplaced = 1 << 4
+	stateSending = 1 << 2
+	stateSpent   = 1 << 3 // never both
 
 	// Bytes of a kept key, and the least and the usual of a session.
 	keptSize, minSession, usualSession = 44, 176, 512
@@ -102,9 +101,6 @@ func (s *session) flags() byte {
 	if s.receipts > 0 {
 		flags |= stateSpent
 	}
-	if s.replaced {
-		flags |= stateReplaced
-	}
 	return flags
 }
 
@@ -118,7 +114,6 @@ func (s *session) code(c *codec) {
 	c.raw(s.peer[:])
 	c.u32(&s.ns)
 	c.u32(&s.pn)
-	s.replaced = flags&stateReplaced != 0
 	switch flags & (stateSending | stateSpent) {
 	case stateSending:
 		c.raw(s.ownPublic[:])
