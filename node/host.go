@@ -147,19 +147,15 @@ func listen(h host.Host, configured []ma.Multiaddr, port int) (int, error) {
 // listenDefault opens TCP and QUIC on one port number, IPv4 and IPv6. IPv4 over TCP decides the
 // port; each other may be missing, as on a machine without IPv6.
 func listenDefault(h host.Host, port int) (int, error) {
-	first := "/ip4/0.0.0.0/tcp/"
-	before := len(h.Network().ListenAddresses())
-	err := listenText(h, first+strconv.Itoa(port))
-	if err != nil {
+	if err := listenText(h, "/ip4/0.0.0.0/tcp/"+strconv.Itoa(port)); err != nil {
 		return 0, err
 	}
-	if all := h.Network().ListenAddresses(); port == 0 && len(all) > before {
-		text, err := all[len(all)-1].ValueForProtocol(ma.P_TCP)
-		if err == nil {
-			port, err = strconv.Atoi(text)
-		}
-		if err != nil {
-			return 0, fmt.Errorf("reading the port listened on: %w", err)
+	// The list is in no order, and has more in it than what was opened here.
+	for _, a := range h.Network().ListenAddresses() {
+		if text, err := a.ValueForProtocol(ma.P_TCP); err == nil && port == 0 {
+			if port, err = strconv.Atoi(text); err != nil {
+				return 0, fmt.Errorf("reading the port listened on: %w", err)
+			}
 		}
 	}
 	at := strconv.Itoa(port)
