@@ -66,6 +66,7 @@ func topicScoreParams() *pubsub.TopicScoreParams {
 	return &pubsub.TopicScoreParams{
 		SkipAtomicValidation:           true, // P1 and P3 stay at zero
 		TopicWeight:                    1,
+		TimeInMeshQuantum:              time.Second, // divides even at weight zero
 		FirstMessageDeliveriesWeight:   firstDeliveryWeight,
 		FirstMessageDeliveriesDecay:    decayPer(firstDeliveryDecay),
 		FirstMessageDeliveriesCap:      firstDeliveryCap,
