@@ -12,9 +12,8 @@ func TestLabLAN(t *testing.T) {
 	f := newField(t)
 	office := f.LAN("office")
 	hosts := []*station{f.run(office.Host("a")), f.run(office.Host("b"))}
-	for i, s := range hosts {
+	for _, s := range hosts {
 		s.join("lobby")
-		_ = i
 	}
 	a, b := hosts[0], hosts[1]
 	second := b.began
