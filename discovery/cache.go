@@ -136,25 +136,3 @@ func (c *cache) save(ctx context.Context, group Key, r *record) error {
 	}
 	return nil
 }
-
-// drop deletes a whole group.
-func (c *cache) drop(ctx context.Context, group Key) error {
-	if c.store == nil {
-		return nil
-	}
-	prefix := append([]byte(cachePrefix), group[:]...)
-	var keys [][]byte
-	err := c.store.Each(ctx, prefix, func(key, _ []byte) bool {
-		keys = append(keys, slices.Clone(key))
-		return true
-	})
-	if err != nil {
-		return fmt.Errorf("reading cached addresses: %w", err)
-	}
-	for _, key := range keys {
-		if err := c.store.Delete(ctx, key); err != nil {
-			return fmt.Errorf("dropping a cached address: %w", err)
-		}
-	}
-	return nil
-}

@@ -80,31 +80,16 @@ func (f *Finder) Follow(g Group) {
 	}
 }
 
-// Unfollow stops looking and, with forget, deletes what the cache holds of the group. It is
-// idempotent.
-func (f *Finder) Unfollow(name Key, forget bool) {
+// Unfollow stops looking. What the cache holds of the group stays until it is too old: a node that
+// stops unfollows too. It is idempotent.
+func (f *Finder) Unfollow(name Key) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if fol := f.groups[name]; fol != nil {
 		f.stop(fol)
 		delete(f.groups, name)
 	}
 	f.sched.dropGroup(name)
-	if forget {
-		for key := range f.saved {
-			if Key([]byte(key)[len(cachePrefix):len(cachePrefix)+32]) == name {
-				delete(f.saved, key)
-			}
-		}
-	}
-	running := f.launch != nil
-	f.mu.Unlock()
-	if forget && running && f.cfg.Store != nil {
-		f.disk <- func(ctx context.Context) {
-			if err := f.cache.drop(ctx, name); err != nil {
-				f.log.Warn("address cache not cleared", "err", err)
-			}
-		}
-	}
 }
 
 // Member says that a peer was seen in a followed group by other means, such as its own

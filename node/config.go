@@ -11,7 +11,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/identity"
@@ -81,8 +80,6 @@ type Config struct {
 	Clock chat.Clock
 	// Logger gets what an operator may want to know; nil discards it.
 	Logger *slog.Logger
-	// Registry gets the metrics of a relay; nil makes a new one.
-	Registry *prometheus.Registry
 	// Simulation replaces the real network; for tests. Nil is the real one.
 	Simulation *Simulation
 }

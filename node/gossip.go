@@ -54,7 +54,7 @@ type gossip struct {
 	// admit bounds what a relay forwards; nil admits everything.
 	admit func(topic wire.TopicKey, size int) bool
 
-	ops sync.Mutex // serializes Join, Leave and forward, which take several steps
+	ops sync.Mutex // serializes Join, Leave and Forward, which take several steps
 
 	mu     sync.RWMutex // guards ps, topics
 	ps     *pubsub.PubSub
@@ -318,9 +318,9 @@ func (g *gossip) release(key wire.TopicKey, t *gossipTopic) {
 	}
 }
 
-// forward makes this node pass a topic's messages on without reading them, until the returned
+// Forward makes this node pass a topic's messages on without reading them, until the returned
 // function is called. It implements relay.Forwarder.
-func (g *gossip) forward(key wire.TopicKey) (stop func(), err error) {
+func (g *gossip) Forward(key wire.TopicKey) (stop func(), err error) {
 	g.ops.Lock()
 	defer g.ops.Unlock()
 	t, err := g.open(key)

@@ -44,7 +44,6 @@ type hostParts struct {
 	punches   holepunch.EventTracer
 	relays    autorelay.PeerSource
 	gater     connmgr.ConnectionGater // nil: everybody may connect
-	extra     []libp2p.Option         // what a relay adds
 }
 
 // newHost makes the libp2p host. It does not listen yet, so that nobody is answered before the
@@ -79,7 +78,6 @@ func newHost(p *plan, parts hostParts) (host.Host, error) {
 	}
 	opts = append(opts, transportOptions(p)...)
 	opts = append(opts, reachabilityOptions(p, parts.relays)...)
-	opts = append(opts, parts.extra...)
 	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("making the host: %w", err)

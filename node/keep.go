@@ -16,6 +16,7 @@ import (
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/discovery"
+	"github.com/starling-chat/starling/node/relay"
 	"github.com/starling-chat/starling/storage"
 )
 
@@ -28,6 +29,7 @@ const (
 	addressBucket = "addresses"
 	nodeBucket    = "node"
 	portKey       = "port"
+	usageKey      = "usage"
 )
 
 // pathChanged is called by paths for each peer whose connections changed.
@@ -234,9 +236,9 @@ func (n *Node) roomJoined(keys *wire.RoomKeys) {
 	n.leases.join(keys)
 }
 
-// roomLeft undoes roomJoined. The addresses of its members are forgotten too.
+// roomLeft undoes roomJoined.
 func (n *Node) roomLeft(topic wire.TopicKey) {
-	n.finder.Unfollow(topic, true)
+	n.finder.Unfollow(topic)
 	n.leases.leave(topic)
 }
 
@@ -311,4 +313,26 @@ func (n *Node) protectedPeers() map[peer.ID]struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.guarded // replaced, never changed
+}
+
+// usageStore keeps a relay's byte counts in the store.
+type usageStore struct{ store *storage.Store }
+
+var _ relay.UsageStore = usageStore{}
+
+// LoadUsage implements relay.UsageStore.
+func (u usageStore) LoadUsage(ctx context.Context) ([]byte, error) {
+	b, err := u.store.GetBucket(ctx, nodeBucket, []byte(usageKey))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// SaveUsage implements relay.UsageStore.
+func (u usageStore) SaveUsage(ctx context.Context, b []byte) error {
+	var batch storage.Batch
+	batch.Put(nodeBucket, []byte(usageKey), b)
+	_, err := u.store.Commit(ctx, &batch, storage.Relaxed)
+	return err
 }

@@ -18,12 +18,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/discovery"
 	"github.com/starling-chat/starling/node/apiserver"
+	"github.com/starling-chat/starling/node/relay"
 	"github.com/starling-chat/starling/storage"
 )
 
@@ -44,6 +46,9 @@ type Node struct {
 	gossip    *gossip
 	direct    *direct
 	leases    *leases
+	lists     *relay.Lists      // of a relay
+	server    *relay.Server     // nil unless a relay
+	page      *relay.StatusPage // of a relay, if asked for
 	bandwidth *bandwidth
 	api       *apiserver.Server   // nil without a runtime directory
 	socket    *apiserver.Listener // the api's
@@ -60,7 +65,6 @@ type Node struct {
 	relayed  chan struct{}         // closed and replaced when relays grows
 	tcpFirst map[peer.ID]bool      // see preferTCP
 	guarded  map[peer.ID]struct{}  // protected from the connection manager for chat
-	problem  string                // what keeps the node from being reached, in words
 	run      bool
 }
 
@@ -85,13 +89,20 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.paths = newPaths(p.Logger)
 	n.paths.changed = n.pathChanged
+	parts := hostParts{bandwidth: n.bandwidth, punches: n.paths, relays: n.relaySource}
+	if p.Relay != nil {
+		if n.lists, err = relay.OpenLists(p.Relay.Lists, p.Logger); err != nil {
+			return nil, err
+		}
+		parts.gater = n.lists
+	}
 	var g errgroup.Group
 	g.Go(func() (err error) {
 		n.store, err = openStore(ctx, p)
 		return err
 	})
 	g.Go(func() (err error) {
-		n.host, err = newHost(p, hostParts{bandwidth: n.bandwidth, punches: n.paths, relays: n.relaySource})
+		n.host, err = newHost(p, parts)
 		return err
 	})
 	if err = g.Wait(); err == nil {
@@ -136,6 +147,11 @@ func (n *Node) compose(ctx context.Context) error {
 		n.direct.greet, n.direct.handle = n.chat.Greeting, n.chat.HandleFrame
 	}
 
+	if p.Relay != nil {
+		if err := n.composeRelay(); err != nil {
+			return err
+		}
+	}
 	cfg := discovery.Config{
 		Self:       n.id,
 		Network:    dialer{n},
@@ -167,6 +183,40 @@ func (n *Node) compose(ctx context.Context) error {
 		return err
 	}
 	return n.openAPI()
+}
+
+// composeRelay makes what a public relay adds.
+func (n *Node) composeRelay() error {
+	p := n.plan
+	var err error
+	n.server, err = relay.New(*p.Relay, relay.Parts{
+		Host:    n.host,
+		Forward: n.gossip,
+		Lists:   n.lists,
+		Sent:    n.bandwidth.out.Load,
+		Store:   usageStore{n.store},
+		Now:     p.Clock.Now,
+		Logger:  p.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.gossip.admit = n.server.Admit
+	if p.Relay.Status == "" {
+		return nil
+	}
+	registry := prometheus.NewRegistry()
+	if err := errors.Join(n.server.Register(registry), n.registerMetrics(registry)); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	n.page = &relay.StatusPage{
+		Server:  n.server,
+		Metrics: registry,
+		Peers:   func() int { return len(n.host.Network().Peers()) },
+		ID:      n.id.String(),
+		Version: p.Version,
+	}
+	return n.page.Listen(p.Relay.Status)
 }
 
 // openAPI opens the socket of the local API, so that a second node on the same files is noticed now.
@@ -301,6 +351,12 @@ func (n *Node) stages() []stage {
 	if n.chat != nil {
 		out = append(out, stage{"chat", plain(n.chat.Run)})
 	}
+	if n.server != nil {
+		out = append(out, stage{"relay", plain(n.server.Run)})
+	}
+	if n.page != nil {
+		out = append(out, stage{"status page", plain(n.page.Run)})
+	}
 	out = append(out, stage{"housekeeping", plain(n.keep)}, stage{"network watch", plain(n.watchNetwork)})
 	if n.api != nil {
 		out = append(out, stage{"api", plain(func(ctx context.Context) error { return n.api.Run(ctx, n.socket) })})
@@ -375,6 +431,9 @@ func (n *Node) Close(ctx context.Context) error {
 func (n *Node) close(ctx context.Context) error {
 	n.closeOnce.Do(func() {
 		var errs []error
+		if n.page != nil {
+			errs = append(errs, n.page.Close())
+		}
 		if n.socket != nil {
 			errs = append(errs, n.socket.Close())
 		}

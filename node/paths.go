@@ -242,3 +242,16 @@ func pathRank(p chat.Path) int {
 	}
 	return 0
 }
+
+// count returns the number of peers on a path.
+func (t *paths) count(path chat.Path) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, p := range t.current {
+		if p == path {
+			n++
+		}
+	}
+	return n
+}
