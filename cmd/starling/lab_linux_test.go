@@ -230,8 +230,8 @@ func by(relays ...*station) []string {
 	return flags
 }
 
-// call runs a call of the local API.
-func call[T any](s *station, what string, do func(context.Context) (T, error)) T {
+// ask runs a call of the local API.
+func ask[T any](s *station, what string, do func(context.Context) (T, error)) T {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
@@ -244,14 +244,14 @@ func call[T any](s *station, what string, do func(context.Context) (T, error)) T
 
 func (s *station) join(room string) {
 	s.t.Helper()
-	call(s, "join", func(ctx context.Context) (api.Conversation, error) {
+	ask(s, "join", func(ctx context.Context) (api.Conversation, error) {
 		return s.api.Join(ctx, api.JoinRequest{Room: room})
 	})
 }
 
 func (s *station) send(target, text string) {
 	s.t.Helper()
-	r := call(s, "send", func(ctx context.Context) (api.SendResult, error) {
+	r := ask(s, "send", func(ctx context.Context) (api.SendResult, error) {
 		return s.api.Send(ctx, api.SendRequest{Target: target, Text: text})
 	})
 	if r.Error != nil {
@@ -275,8 +275,8 @@ func befriend(a, b *station) {
 	a.t.Helper()
 	for _, pair := range [][2]*station{{a, b}, {b, a}} {
 		from, to := pair[0], pair[1]
-		me := call(to, "me", to.api.Me)
-		call(from, "contact add", func(ctx context.Context) (api.Contact, error) {
+		me := ask(to, "me", to.api.Me)
+		ask(from, "contact add", func(ctx context.Context) (api.Contact, error) {
 			return from.api.AddContact(ctx, api.ContactRequest{Who: me.Link, Petname: to.name})
 		})
 	}
@@ -450,7 +450,7 @@ func (s *station) holds(target string, texts []string) {
 	s.t.Helper()
 	count := map[string]int{}
 	page := api.HistoryQuery{Target: target, N: 1000}
-	for _, m := range call(s, "history", func(ctx context.Context) ([]api.Message, error) { return s.api.History(ctx, page) }) {
+	for _, m := range ask(s, "history", func(ctx context.Context) ([]api.Message, error) { return s.api.History(ctx, page) }) {
 		count[m.Text]++
 	}
 	for _, text := range texts {
