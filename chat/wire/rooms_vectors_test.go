@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"testing"
@@ -250,6 +251,20 @@ func refusals(t *testing.T, keys *RoomKeys) []refusal {
 		out = append(out, refusal{What: "event", Why: why, Raw: hex.EncodeToString(enc.b), Verdict: verdictOf(err)})
 	}
 	refusedSealed(s, sealed)
+	resign := func(change func(s *Sealed)) func(*Sealed, *encoder) {
+		return func(s *Sealed, e *encoder) {
+			change(s)
+			s.BodyHash = sha256.Sum256(s.Body)
+			s.ID = s.id()
+			s.Signature = Sign(DomainSealed, keys.signer, s.ID[:])
+			e.raw(s.encode())
+		}
+	}
+	sealed("body shorter than a salt and a tag", resign(func(s *Sealed) { s.Body = s.Body[:BodySaltSize+tagSize-1] }))
+	sealed("body over its limit", resign(func(s *Sealed) { s.Body = make([]byte, MaxBody+tagSize+1) }))
+	sealed("head no longer than a tag", resign(func(s *Sealed) { s.Head = s.Head[:tagSize] }))
+	sealed("head over its limit", resign(func(s *Sealed) { s.Head = make([]byte, MaxHead+tagSize+1) }))
+	sealed("clock reading zero", resign(func(s *Sealed) { s.HLC = 0 }))
 	refusedEvents(t, event)
 	return out
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -11,7 +12,7 @@ import (
 // TestDecoderRules feeds the decoder what is not canonical, field by field.
 func TestDecoderRules(t *testing.T) {
 	// A message {1 varint, 2 bytes <= 3, 3 bytes <= 2 repeated at most twice,
-	// 4 fixed64, 5 id of 2 bytes, extensions}.
+	// 4 fixed64, 5 id of 2 bytes, 6 text <= 5, extensions}.
 	decode := func(raw string) error {
 		var ext Extensions
 		var id [2]byte
@@ -29,6 +30,8 @@ func TestDecoderRules(t *testing.T) {
 				d.fixed64()
 			case 5:
 				d.id(id[:])
+			case 6:
+				d.string(5)
 			default:
 				d.extension(&ext)
 			}
@@ -73,7 +76,10 @@ func TestDecoderRules(t *testing.T) {
 		"id short":               {"\x2a\x01x", false},
 		"id long":                {"\x2a\x03xxx", false},
 		"id zero":                {"\x2a\x02\x00\x00", false},
-		"unknown field":          {"\x32\x01x", false},
+		"text":                   {"\x32\x02\xc3\xa9", true},
+		"text not UTF-8":         {"\x32\x01\xc3", false},
+		"text with NUL":          {"\x32\x02x\x00", false},
+		"unknown field":          {"\x3a\x01x", false},
 		"extension varint":       {"\xa0\x06\x01", false},
 		"extension empty":        {ext100 + "\x00", false},
 		"extension twice":        {ext100 + "\x03ext" + ext100 + "\x03ext", true},
@@ -343,6 +349,50 @@ func TestRecordRules(t *testing.T) {
 	}
 }
 
+// TestInnerCertificates puts a certificate that the account did not sign into
+// things whose own signature holds.
+func TestInnerCertificates(t *testing.T) {
+	forged := testCertificate(t)
+	forged.Signature[0] ^= 1
+	l, _ := testDeviceList(t)
+	for i := range l.Devices {
+		if l.Devices[i].Device == forged.Device {
+			l.Devices[i] = forged
+		}
+	}
+	_, err := l.Sign(testKey("ada"))
+	must(t, err)
+	r, _ := testPrekeyRecord(t)
+	r.Certificate = forged
+	_, err = r.Sign(testKey("ada/laptop"))
+	must(t, err)
+	invite := *testLinks(t)[4].(*InviteLink)
+	invite.Inviter = forged
+	must(t, invite.Sign(testKey("ada/laptop")))
+	for name, v := range map[string]interface{ Verify() error }{
+		"device list": l, "prekeys": r, "invite": &invite, "contact": &ContactLink{Certificate: forged},
+	} {
+		if err := v.Verify(); !errors.Is(err, ErrSignature) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestLinkChecksum changes a link into another that would parse.
+func TestLinkChecksum(t *testing.T) {
+	l := testLinks(t)[1].(*ContactLink)
+	text, err := l.Text()
+	must(t, err)
+	body, err := base64.RawURLEncoding.DecodeString(text[len("starling:contact/"):])
+	must(t, err)
+	at := bytes.Index(body, []byte("\x03ada"))
+	body[at+3] = 'b'
+	_, err = ParseLink("starling:contact/" + base64.RawURLEncoding.EncodeToString(body))
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a changed nick: %v", err)
+	}
+}
+
 func TestCertificateRules(t *testing.T) {
 	device := DeviceID(publicKey(testKey("ada/laptop")))
 	if _, err := IssueCertificate(testKey("ada"), DeviceID(publicKey(testKey("ada"))), time.Time{}, time.Time{}); !errors.Is(err, ErrInvalid) {
@@ -485,8 +535,10 @@ func TestIDsComeBack(t *testing.T) {
 	check("message", msg == MsgID{1}, err)
 	device, err := DeviceFromPeerID(DeviceID(id).PeerID())
 	check("peer id", device == DeviceID(id), err)
-	if _, err := DeviceFromPeerID(id[:]); !errors.Is(err, ErrInvalid) {
-		t.Errorf("peer id of 32 bytes: %v", err)
+	for _, bad := range [][]byte{nil, id[:], append(device.PeerID(), 0), device.PeerID()[:37]} {
+		if _, err := DeviceFromPeerID(bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("peer id of %d bytes: %v", len(bad), err)
+		}
 	}
 	if _, err := ParseEventID(strings.ToUpper(EventID(id).String())); !errors.Is(err, ErrInvalid) {
 		t.Errorf("capitals: %v", err)
