@@ -10,6 +10,7 @@ import (
 	"flag"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -231,3 +232,16 @@ func extension(num int, data string) Extensions {
 }
 
 func (x Extensions) and(num int, data string) Extensions { return append(x, extension(num, data)...) }
+
+// TestSecondImplementation runs the vectors through the implementation in
+// JavaScript.
+func TestSecondImplementation(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("node is not installed: the second implementation cannot run")
+	}
+	out, err := exec.CommandContext(t.Context(), node, filepath.Join(vectorsDir, "check-rooms.mjs")).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
