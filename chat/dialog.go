@@ -266,12 +266,16 @@ func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {
 	if len(frame) == 0 || len(frame) > wire.MaxFrame {
 		return
 	}
-	if frame[0] == progressType {
+	switch frame[0] {
+	case progressType:
 		if p, err := parseProgress(frame); err == nil {
 			if r := s.roomByTopic(p.Topic); r != nil {
 				r.pub.reported(from, p.Seq)
 			}
 		}
+		return
+	case eventType:
+		s.takeEvent(from, frame)
 		return
 	}
 	select {
@@ -279,6 +283,23 @@ func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {
 	default:
 		s.log.Debug("a frame was dropped: too many are waiting")
 	}
+}
+
+// takeEvent takes a room's event that a neighbour sent straight to us, as if it had come by gossip.
+func (s *Service) takeEvent(from wire.DeviceID, frame []byte) {
+	topic, raw, err := parseEventFrame(frame)
+	if err != nil {
+		return
+	}
+	r := s.roomByTopic(topic)
+	if r == nil {
+		return
+	}
+	sealed, err := s.verifier.CheckSealed(topic, raw)
+	if err != nil || sealed.IsStub() || sealed.Ephemeral {
+		return
+	}
+	r.deliver(Incoming{Sealed: sealed, From: from})
 }
 
 // directID is the id under which a direct message is shown and stored, the same at both sides:

@@ -19,6 +19,9 @@ const (
 	prekeysType = 65
 	// prekeysWantedType: please send yours. Nothing follows.
 	prekeysWantedType = 66
+	// eventType: a room's topic key, then a sealed event that the sender published a moment before the
+	// receiver appeared.
+	eventType = 67
 
 	// maxProgress bounds a progress frame in bytes.
 	maxProgress = 64
@@ -72,3 +75,23 @@ func parsePrekeys(b []byte) ([]byte, error) {
 }
 
 var prekeysWanted = []byte{prekeysWantedType}
+
+// eventFrame returns the frame that carries a sealed event, or nil if it does not fit; sync brings it then.
+func eventFrame(topic wire.TopicKey, sealed []byte) []byte {
+	if len(sealed) == 0 || 1+len(topic)+len(sealed) > wire.MaxFrame {
+		return nil
+	}
+	b := append(make([]byte, 0, 1+len(topic)+len(sealed)), eventType)
+	return append(append(b, topic[:]...), sealed...)
+}
+
+var errEvent = errors.New("malformed event frame")
+
+// parseEventFrame returns the topic and the sealed event, unverified.
+func parseEventFrame(b []byte) (topic wire.TopicKey, sealed []byte, err error) {
+	if len(b) < 1+len(topic)+1 || len(b) > wire.MaxFrame || b[0] != eventType {
+		return topic, nil, errEvent
+	}
+	copy(topic[:], b[1:])
+	return topic, b[1+len(topic):], nil
+}

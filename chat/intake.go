@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -231,9 +232,32 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 		}
 		return nil, fmt.Errorf("storing events: %w", r.s.storeError(err))
 	}
+	r.enlist(list)
+	if in.summary && r.missing() > 0 {
+		r.s.syncer.gap(r)
+	}
 	r.index(ctx, list)
 	in.announce(ctx)
 	return in.shown, nil
+}
+
+// enlist adds what was stored to the room's set, if that is open.
+func (r *room) enlist(list []arrival) {
+	if r.set == nil {
+		return
+	}
+	items := make([]roomsync.Item, len(list))
+	for i := range list {
+		items[i] = roomsync.Item{Time: roomsync.Time(list[i].sealed.HLC), ID: roomsync.ID(list[i].sealed.ID)}
+	}
+	r.set.AddAll(items)
+}
+
+// missing counts the messages known to exist and not here.
+func (r *room) missing() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.tracker.missing()
 }
 
 // resolve looks up the clock readings of everything the arrivals name.

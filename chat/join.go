@@ -19,6 +19,9 @@ func (s *Service) Join(ctx context.Context, name, password string) (Conversation
 	if err != nil {
 		return Conversation{}, fmt.Errorf("%w: %w", ErrBadName, err)
 	}
+	if err := s.waitStarted(ctx); err != nil {
+		return Conversation{}, err
+	}
 	s.joinMu.Lock()
 	defer s.joinMu.Unlock()
 	access := AccessPublic
@@ -69,6 +72,9 @@ func (s *Service) rejoin(ctx context.Context, r *room) (Conversation, error) {
 	if err := s.putRoom(ctx, r, row); err != nil {
 		return Conversation{}, err
 	}
+	if err := r.setFloor(ctx); err != nil {
+		return Conversation{}, err
+	}
 	s.mu.Lock()
 	if s.ctx == nil || s.ctx.Err() != nil {
 		s.mu.Unlock()
@@ -82,6 +88,22 @@ func (s *Service) rejoin(ctx context.Context, r *room) (Conversation, error) {
 	c := r.conversation()
 	s.events.publish(Event{Type: EventConversation, Conversation: &c})
 	return c, nil
+}
+
+// setFloor says, when a room is joined for the first time, from when on its history is wanted.
+func (r *room) setFloor(ctx context.Context) error {
+	r.mu.Lock()
+	if r.state.Floor != 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	from := r.s.cfg.Clock.Now().Add(-r.s.cfg.Limits.HistoryAge)
+	r.state.Floor = max(storage.DayStart(storage.Day(storage.ClockTime(from))), 1<<16)
+	r.mu.Unlock()
+	var b storage.Batch
+	r.putState(&b)
+	_, err := r.s.store.Commit(ctx, &b, storage.Relaxed)
+	return r.s.storeError(err)
 }
 
 // putRoom stores a room's row and makes it effective.
@@ -166,6 +188,7 @@ func (s *Service) Leave(ctx context.Context, t Target) error {
 	stop, ended := r.stop, r.ended
 	r.stop, r.ended = nil, nil
 	s.mu.Unlock()
+	s.syncer.left(r)
 	if stop != nil {
 		stop()
 		<-ended
@@ -306,31 +329,36 @@ func (s *Service) SetNick(ctx context.Context, nick string) error {
 	return errors.Join(errs...)
 }
 
-// lookAround notices neighbours that came to the room's topic, and renews the own profile when it has
-// become old.
-func (r *room) lookAround(ctx context.Context) {
-	peers := r.s.cfg.Gossip.Peers(r.keys.Topic)
-	fresh := false
-	now := make(map[wire.DeviceID]bool, len(peers))
-	for _, d := range peers {
-		now[d] = true
-		fresh = fresh || !r.around[d]
+// lookAround notices neighbours that came to the room's topic or left it, and renews the own profile
+// when it has become old.
+func (r *room) lookAround() {
+	var came, went []wire.DeviceID
+	now := make(map[wire.DeviceID]bool)
+	for _, d := range r.s.cfg.Gossip.Peers(r.keys.Topic) {
+		if now[d] = true; !r.around[d] {
+			came = append(came, d)
+		}
 	}
-	changed := fresh || len(now) != len(r.around)
+	for d := range r.around {
+		if !now[d] {
+			went = append(went, d)
+		}
+	}
 	r.around = now
-	if fresh {
-		r.pub.again()
-	}
-	if changed {
+	if len(came)+len(went) > 0 {
+		r.s.syncer.around(r, came, went)
 		c := r.conversation()
 		r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
 	}
-	r.renewProfile(ctx)
+	for _, d := range came {
+		r.pub.greet(d)
+	}
+	r.renewProfile()
 }
 
 // renewProfile says the own nick again once the last time lies half the room's history ago, if the
 // user has been active since, so that newcomers learn it.
-func (r *room) renewProfile(ctx context.Context) {
+func (r *room) renewProfile() {
 	nick := r.s.nickNow()
 	r.mu.RLock()
 	m := r.roster.members[r.s.self.account]
@@ -344,11 +372,7 @@ func (r *room) renewProfile(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	ended := r.s.roomEnded(r)
-	if ended == nil {
-		return
-	}
-	sub := newSubmission(SendRequest{Action: ActionMessage}, ended)
+	sub := newSubmission(SendRequest{Action: ActionMessage}, nil)
 	sub.said = list
 	select {
 	case r.submits <- sub: // its answer changes nothing: it is tried again with the next message

@@ -1,6 +1,7 @@
 package chat_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/chattest"
+	"github.com/starling-chat/starling/storage"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -140,4 +142,36 @@ func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// noText checks that no live value of the store holds a text in clear after unsealing.
+func noText(t *testing.T, nd *chattest.Node, texts ...string) {
+	t.Helper()
+	check := func(what string, b []byte) {
+		for _, text := range texts {
+			if bytes.Contains(b, []byte(text)) {
+				t.Errorf("%s: %s still holds %q", nd.Name, what, text)
+			}
+		}
+	}
+	streams, err := nd.Store.Streams(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range streams {
+		for rec, err := range nd.Store.Scan(t.Context(), s.ID, storage.Range{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("a record", rec.Value)
+		}
+	}
+	for _, bucket := range []string{"modifier", "events", "state", "outstate"} {
+		for kv, err := range nd.Store.ScanBucket(t.Context(), bucket, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			check("bucket "+bucket, kv.Value)
+		}
+	}
 }

@@ -65,9 +65,10 @@ const (
 	publishRetry = time.Second
 	// publishTimeout bounds one call of gossip.
 	publishTimeout = 10 * time.Second
-	// recentEventsKept and recentAge bound what is offered again to a neighbour that comes late.
+	// recentEventsKept and recentAge bound what is sent straight to a neighbour that comes late. Older
+	// events come by sync at once.
 	recentEventsKept = 64
-	recentAge        = 10 * time.Minute
+	recentAge        = 30 * time.Second
 	// maxReporting bounds the neighbours whose reports are kept.
 	maxReporting = 256
 )
@@ -333,15 +334,22 @@ func (p *publisher) done(ctx context.Context, o outgoing) {
 	}
 }
 
-// again offers what was published lately to the network once more, for a neighbour that came late.
-func (p *publisher) again() {
+// greet sends what was published lately straight to a neighbour that has just appeared: gossip offers
+// nothing twice, and sync leaves out what is younger than its cut.
+func (p *publisher) greet(dev wire.DeviceID) {
 	p.mu.Lock()
 	limit := time.Now().Add(-recentAge)
 	list := slices.DeleteFunc(slices.Clone(p.recent), func(o outgoing) bool { return o.at.Before(limit) })
-	p.queue = append(list, p.queue...)
-	p.recent = nil
 	p.mu.Unlock()
-	p.wake()
+	for _, o := range list {
+		rec, err := p.r.s.store.Get(context.Background(), o.id) // bounded: one look at the store
+		if err != nil {
+			continue
+		}
+		if frame := eventFrame(p.r.keys.Topic, rec.Value); frame != nil {
+			p.r.s.links.send(dev, frame, nil)
+		}
+	}
 }
 
 // reported takes a neighbour's report in.

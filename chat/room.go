@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -44,6 +45,7 @@ type room struct {
 	limiter *limiter
 	indexed bool               // the search index is up to date, and new records go to it at once
 	held    *Submission        // the next own message, waiting for the author's allowance
+	set     *roomsync.Snapshot // everything in the set; nil until a session needs it
 	typed   time.Time          // when a typing signal was last sent
 	stop    context.CancelFunc // ends run; guarded by Service.mu
 	ended   chan struct{}      // closed when run has returned; guarded by Service.mu
@@ -276,9 +278,9 @@ func (r *room) offer(in incoming) bool {
 // do runs fn in the goroutine that owns the room and waits for it.
 func (r *room) do(ctx context.Context, fn func() error) error {
 	done := make(chan error, 1)
-	ended := r.s.roomEnded(r)
-	if ended == nil {
-		return ErrNotJoined
+	ended, err := r.s.roomEnded(ctx, r)
+	if err != nil {
+		return err
 	}
 	select {
 	case r.calls <- func() { done <- fn() }:

@@ -60,6 +60,8 @@ type stateRow struct {
 	Topic     string       `json:"topic"`
 	TopicAt   stamp        `json:"topic_at"`
 	Heads     []head       `json:"heads"`
+	Floor     uint64       `json:"floor"` // start of the history that is held, a clock reading
+	Paged     bool         `json:"paged"` // the recent history was fetched once
 }
 
 // memberRow is one account of a room.

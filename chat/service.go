@@ -25,6 +25,7 @@ type Service struct {
 	links    *links
 	early    *earlyEvents
 	dialogs  *dialogs
+	syncer   *syncer
 
 	certMu sync.Mutex // guards cert, certAt
 	cert   wire.Certificate
@@ -36,7 +37,8 @@ type Service struct {
 	mu      sync.Mutex // guards rooms, ctx, and stop and ended of each room
 	rooms   map[wire.RoomID]*room
 	ctx     context.Context // of Run; nil before
-	running sync.WaitGroup  // the rooms' goroutines
+	started chan struct{}   // closed once ctx is set
+	running sync.WaitGroup  // the goroutines of Run
 	joinMu  sync.Mutex      // held while a room is joined or left
 }
 
@@ -57,6 +59,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, log: cfg.Logger, store: cfg.Store, verifier: wire.NewVerifier(wire.DefaultVerifierLimits()),
 		people: newPeople(cfg.Store), links: newLinks(cfg.Direct), rooms: make(map[wire.RoomID]*room),
+		started: make(chan struct{}),
 	}
 	cert, err := s.certificate(cfg.Clock.Now())
 	if err != nil {
@@ -84,6 +87,9 @@ func (s *Service) loadAll(ctx context.Context) error {
 		return err
 	}
 	if s.early, err = loadEarly(ctx, s); err != nil {
+		return err
+	}
+	if s.syncer, err = newSyncer(s); err != nil {
 		return err
 	}
 	if s.dialogs, err = newDialogs(ctx, s); err != nil {
@@ -154,6 +160,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.startRoom(r)
 		}
 	}
+	close(s.started)
 	s.mu.Unlock()
 	s.running.Go(func() { s.dialogs.run(ctx) })     // ends with ctx; waited for below
 	s.running.Go(func() { s.announceSelf(ctx) })    // likewise
@@ -165,8 +172,9 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.early.release(ctx)
 			for _, r := range s.joinedRooms() {
-				r.lookAround(ctx)
+				r.lookAround()
 			}
+			s.syncer.begin(ctx)
 		case <-ctx.Done():
 		}
 	}
@@ -181,6 +189,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) startRoom(r *room) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	r.stop, r.ended = cancel, make(chan struct{})
+	s.syncer.joined(r)
 	ended := r.ended
 	s.running.Go(func() {
 		defer close(ended)
@@ -191,11 +200,28 @@ func (s *Service) startRoom(r *room) {
 	})
 }
 
-// roomEnded returns a channel that is closed when the room's goroutine has ended, or nil if none runs.
-func (s *Service) roomEnded(r *room) <-chan struct{} {
+// waitStarted returns once Run runs.
+func (s *Service) waitStarted(ctx context.Context) error {
+	select {
+	case <-s.started:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// roomEnded returns a channel that is closed when the room's goroutine has ended. Without one that is
+// ErrNotJoined.
+func (s *Service) roomEnded(ctx context.Context, r *room) (<-chan struct{}, error) {
+	if err := s.waitStarted(ctx); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return r.ended
+	if r.ended == nil {
+		return nil, ErrNotJoined
+	}
+	return r.ended, nil
 }
 
 // certificate returns the device's certificate, renewed once a day.
@@ -364,9 +390,7 @@ func (s *Service) Wake(reason string) {
 	case s.dialogs.wake <- struct{}{}:
 	default: // one is under way
 	}
-	for _, r := range s.joinedRooms() {
-		r.pub.again()
-	}
+	s.syncer.resume()
 }
 
 // Greeting returns the first frame of every stream of direct messages that this device opens or

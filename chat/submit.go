@@ -107,9 +107,9 @@ func (s *Service) submitRoom(ctx context.Context, req SendRequest) (*Submission,
 
 // submit queues events for the room's owner.
 func (r *room) submit(ctx context.Context, req SendRequest, list []said) (*Submission, error) {
-	ended := r.s.roomEnded(r)
-	if ended == nil {
-		return nil, ErrNotJoined
+	ended, err := r.s.roomEnded(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	sub := newSubmission(req, ended)
 	sub.said = list

@@ -39,6 +39,8 @@ type Network struct {
 	found  map[[32]byte]map[wire.DeviceID]bool
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
 	Stats  Stats
+
+	lastGossip map[[2]wire.DeviceID]time.Time // the same for gossip
 }
 
 // Stats counts what the network did. Read it with [Network.Count].
@@ -56,6 +58,7 @@ func New(t testing.TB, seed uint64) *Network {
 		t: t, random: rand.New(rand.NewPCG(seed, 0)),
 		nodes: make(map[wire.DeviceID]*Node), cut: make(map[[2]wire.DeviceID]bool),
 		found: make(map[[32]byte]map[wire.DeviceID]bool), last: make(map[[2]wire.DeviceID]time.Time),
+		lastGossip: make(map[[2]wire.DeviceID]time.Time),
 	}
 }
 
@@ -139,6 +142,22 @@ func (n *Network) delay() time.Duration {
 	return d
 }
 
+// gossipDelay returns how long the next gossip message between two nodes takes. Without jitter they arrive in
+// the order of publishing. mu is held.
+func (n *Network) gossipDelay(from, to wire.DeviceID) time.Duration {
+	d := n.delay()
+	if n.cond.Jitter > 0 {
+		return d
+	}
+	key := [2]wire.DeviceID{from, to}
+	at := time.Now().Add(max(d, 1))
+	if !at.After(n.lastGossip[key]) {
+		at = n.lastGossip[key].Add(1)
+	}
+	n.lastGossip[key] = at
+	return time.Until(at)
+}
+
 // publish carries a gossip message to everybody in the topic.
 func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	n.mu.Lock()
@@ -160,7 +179,7 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 				n.Stats.Overrun++
 			default:
 				n.Stats.Carried++
-				n.later(n.delay(), func() { to.deliver(topic, from.id, sealed) })
+				n.later(n.gossipDelay(from.id, to.id), func() { to.deliver(topic, from.id, sealed) })
 			}
 		}
 	}

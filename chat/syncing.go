@@ -1,0 +1,607 @@
+package chat
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	roomsync "github.com/starling-chat/starling/chat/sync"
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
+)
+
+// syncer brings rooms to the same set of events at every member: it runs sessions of package
+// chat/sync over streams to single devices, when the schedule says so and when others ask.
+type syncer struct {
+	s *Service
+
+	mu       sync.Mutex // guards schedule, serving, settle
+	schedule *roomsync.Schedule
+	serving  int                            // streams of others that are open
+	settle   map[wire.TopicKey]settleBefore // rooms to look at once more
+}
+
+// settleBefore is when a room in which a neighbour appeared is looked at again: what was on its way by
+// gossip while it came is younger than a session's cut, and might be lost otherwise.
+type settleBefore struct{ at time.Time }
+
+const (
+	// settleAfter is how long after a neighbour appeared that is.
+	settleAfter = roomsync.CutDelay + time.Second
+	// aloneFor is how long a newcomer who meets nobody counts as one. After that whoever comes is compared
+	// with, since there is something to compare.
+	aloneFor = 15 * time.Second
+	// sessionFirst bounds the wait for a session's first bytes, sessionIdle the wait for any progress,
+	// and sessionMost a whole session.
+	sessionFirst = 10 * time.Second
+	sessionIdle  = 30 * time.Second
+	sessionMost  = 5 * time.Minute
+	// maxServing bounds the streams that others have open at once, refused ones included.
+	maxServing = 16
+	// maxUnwritten bounds what a session has given out and the stream has not taken.
+	maxUnwritten = 4 << 20
+	readBuffer   = 32 << 10
+)
+
+func newSyncer(s *Service) (*syncer, error) {
+	var seed [16]byte
+	if _, err := io.ReadFull(s.cfg.Rand, seed[:]); err != nil {
+		return nil, fmt.Errorf("reading randomness: %w", err)
+	}
+	random := rand.New(rand.NewPCG(binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])))
+	return &syncer{
+		s: s, schedule: roomsync.NewSchedule(roomsync.DefaultScheduleConfig(syncPeer(s.self.device)), random),
+		settle: make(map[wire.TopicKey]settleBefore),
+	}, nil
+}
+
+// syncPeer is a device's name in sync: its peer id as bytes.
+func syncPeer(dev wire.DeviceID) roomsync.PeerID { return roomsync.PeerID(dev.PeerID()) }
+
+// joined notes that a room was joined.
+func (y *syncer) joined(r *room) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.schedule.Join(roomsync.Topic(r.keys.Topic), time.Now())
+}
+
+// left notes that a room was left.
+func (y *syncer) left(r *room) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.schedule.Leave(roomsync.Topic(r.keys.Topic))
+	delete(y.settle, r.keys.Topic)
+}
+
+// around notes which neighbours of a room came and went.
+func (y *syncer) around(r *room, came, went []wire.DeviceID) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	topic := roomsync.Topic(r.keys.Topic)
+	for _, dev := range went {
+		y.schedule.RemovePeer(topic, syncPeer(dev))
+	}
+	for _, dev := range came {
+		y.schedule.MeshPeer(topic, syncPeer(dev), time.Now())
+	}
+	if len(came) > 0 {
+		y.settle[r.keys.Topic] = settleBefore{time.Now().Add(settleAfter)}
+	}
+}
+
+// gap notes that something is known to be missing in a room.
+func (y *syncer) gap(r *room) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.schedule.Gap(roomsync.Topic(r.keys.Topic))
+}
+
+// resume notes that the machine slept or changed its network.
+func (y *syncer) resume() {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.schedule.Resume(time.Now())
+}
+
+// begin starts the sessions that are due. Each runs in a goroutine that ends with ctx or with its
+// deadline; Run waits for it.
+func (y *syncer) begin(ctx context.Context) {
+	now := time.Now()
+	y.mu.Lock()
+	for topic, b := range y.settle {
+		if !now.Before(b.at) {
+			y.schedule.Join(roomsync.Topic(topic), now)
+			delete(y.settle, topic)
+		}
+	}
+	starts, _ := y.schedule.Next(now)
+	y.mu.Unlock()
+	for _, start := range starts {
+		y.s.running.Go(func() { y.initiate(ctx, start) })
+	}
+}
+
+func (y *syncer) ended(topic roomsync.Topic, peer roomsync.PeerID, incoming bool, report *roomsync.Report) {
+	if report != nil {
+		y.s.log.Debug("a sync session ended", "incoming", incoming, "end", report.End, "fault", report.Fault, "equal", report.Equal,
+			"accepted", report.Accepted, "known", report.Known, "refused", report.Refused, "unavailable", report.Unavailable,
+			"served", report.Served, "partial", report.Partial, "sent", report.Sent.Total(), "received", report.Received.Total())
+	}
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.schedule.Ended(topic, peer, incoming, report, time.Now())
+}
+
+// initiate runs a session that this side begins.
+func (y *syncer) initiate(ctx context.Context, start roomsync.Start) {
+	report, err := y.initiated(ctx, start)
+	y.ended(start.Topic, start.Peer, false, report)
+	if err != nil && ctx.Err() == nil {
+		y.s.log.Debug("a sync session failed", "error", err)
+	}
+}
+
+func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync.Report, error) {
+	dev, err := wire.DeviceFromPeerID([]byte(start.Peer))
+	if err != nil {
+		return nil, err
+	}
+	r := y.s.roomByTopic(wire.TopicKey(start.Topic))
+	if r == nil {
+		return nil, ErrNotJoined
+	}
+	octx, cancel := context.WithTimeout(ctx, sessionFirst)
+	st, err := y.s.cfg.Direct.Open(octx, dev, roomsync.Protocol)
+	cancel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a stream for sync: %w", err)
+	}
+	run := &session{y: y, st: st, room: r, peer: start.Peer}
+	room, paged, err := r.syncRoom(ctx, run.check)
+	if err != nil {
+		_ = st.Reset()
+		return nil, err
+	}
+	nonce, err := y.nonce()
+	if err != nil {
+		_ = st.Reset()
+		return nil, err
+	}
+	var pages *roomsync.Pages
+	if !paged {
+		pages = &roomsync.Pages{Events: y.s.cfg.Limits.HistoryEvents}
+	}
+	link := roomsync.Link{Self: syncPeer(y.s.self.device), Peer: start.Peer, Nonce: nonce}
+	run.machine = roomsync.NewInitiator(link, room, pages)
+	report := run.drive(ctx)
+	r.synced(ctx, &report, pages)
+	return &report, nil
+}
+
+func (y *syncer) nonce() (n roomsync.Nonce, err error) {
+	if _, err = io.ReadFull(y.s.cfg.Rand, n[:]); err != nil {
+		err = fmt.Errorf("reading randomness for a sync session: %w", err)
+	}
+	return n, err
+}
+
+// ServeStream answers a stream that a device opened, for the protocols that chat knows, and returns
+// when it is over. The caller has authenticated the device.
+func (s *Service) ServeStream(ctx context.Context, from wire.DeviceID, protocol string, st Stream) {
+	y := s.syncer
+	y.mu.Lock()
+	admitted := protocol == roomsync.Protocol && y.serving < maxServing
+	if admitted {
+		y.serving++
+	}
+	y.mu.Unlock()
+	if !admitted {
+		_ = st.Reset()
+		return
+	}
+	defer func() {
+		y.mu.Lock()
+		defer y.mu.Unlock()
+		y.serving--
+	}()
+	nonce, err := y.nonce()
+	if err != nil {
+		s.log.Error("answering a sync session failed", "error", err)
+		_ = st.Reset()
+		return
+	}
+	link := roomsync.Link{Self: syncPeer(s.self.device), Peer: syncPeer(from), Nonce: nonce}
+	run := &session{y: y, st: st, machine: roomsync.NewResponder(link), peer: link.Peer}
+	report := run.drive(ctx)
+	if run.room != nil {
+		y.ended(roomsync.Topic(run.room.keys.Topic), link.Peer, true, &report)
+		run.room.synced(ctx, &report, nil)
+	}
+}
+
+// session drives one run of the protocol over a stream.
+type session struct {
+	y       *syncer
+	st      Stream
+	machine *roomsync.Session
+	room    *room // of the topic; nil at a responder until it is asked for
+	peer    roomsync.PeerID
+	out     unwritten
+	checked map[roomsync.ID]*wire.Sealed // of the batch that was checked last
+}
+
+// drive moves bytes and carries out effects until the session is over, and closes the stream.
+func (n *session) drive(ctx context.Context) roomsync.Report {
+	ctx, cancel := context.WithTimeout(ctx, sessionMost)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = n.st.Reset() })
+	defer stop()
+	n.out.init()
+	var writing sync.WaitGroup
+	writing.Go(func() { n.out.run(n.st) }) // ends when out is closed or the stream fails; waited for below
+	err := n.exchange(ctx)
+	n.out.close(err != nil)
+	if err != nil {
+		_ = n.st.Reset()
+	}
+	writing.Wait()
+	if err == nil {
+		err = n.st.Close()
+	}
+	if err != nil {
+		n.y.s.log.Debug("a sync session was cut", "error", err)
+	}
+	return n.machine.Close()
+}
+
+// exchange returns nil when the session finished by itself.
+func (n *session) exchange(ctx context.Context) error {
+	if err := n.st.SetDeadline(time.Now().Add(sessionFirst)); err != nil {
+		return err
+	}
+	if over, err := n.work(ctx); over || err != nil {
+		return err
+	}
+	buf := make([]byte, readBuffer)
+	for {
+		k, err := n.st.Read(buf)
+		if k > 0 {
+			if derr := n.st.SetDeadline(time.Now().Add(sessionIdle)); derr != nil {
+				return derr
+			}
+		}
+		for in := buf[:k]; len(in) > 0; {
+			in = in[n.machine.Receive(in):]
+			over, werr := n.work(ctx)
+			if over || werr != nil {
+				return werr
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// work does everything that needs no input; over says that the session has ended.
+func (n *session) work(ctx context.Context) (over bool, err error) {
+	for {
+		out, effect := n.machine.Next()
+		if len(out) > 0 {
+			if err := n.out.put(out); err != nil {
+				return false, err
+			}
+			continue
+		}
+		switch e := effect.(type) {
+		case nil:
+			return false, nil
+		case roomsync.Finished:
+			return true, nil
+		case roomsync.OpenRoom:
+			err = n.open(ctx, e)
+		case roomsync.ReadRecords:
+			err = n.read(ctx, e)
+		case roomsync.CommitRecords:
+			err = n.commit(ctx, e)
+		default:
+			err = fmt.Errorf("unknown effect %T", effect)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// open answers which room a peer's session is about.
+func (n *session) open(ctx context.Context, e roomsync.OpenRoom) error {
+	r := n.y.s.roomByTopic(wire.TopicKey(e.Topic))
+	if r == nil {
+		return n.machine.Refuse(roomsync.ReasonRefused)
+	}
+	n.y.mu.Lock()
+	admitted := n.y.schedule.Admit(e.Topic, n.peer, time.Now())
+	n.y.mu.Unlock()
+	if !admitted {
+		return n.machine.Refuse(roomsync.ReasonBusy)
+	}
+	n.room = r // from here on its end is reported
+	room, _, err := r.syncRoom(ctx, n.check)
+	if err != nil {
+		return err
+	}
+	return n.machine.Opened(room)
+}
+
+// read gives out records. What is kept as a refused stub is unavailable.
+func (n *session) read(ctx context.Context, e roomsync.ReadRecords) error {
+	list := make([][]byte, 0, len(e.Items))
+	size := 0
+	for _, it := range e.Items {
+		rec, err := n.y.s.store.Get(ctx, storage.ID(it.ID))
+		switch {
+		case errors.Is(err, storage.ErrNotFound):
+			list = append(list, nil)
+		case err != nil:
+			return err
+		default:
+			list = append(list, rec.Value)
+			size += len(rec.Value)
+		}
+		if size >= e.Enough {
+			break
+		}
+	}
+	return n.machine.Read(list)
+}
+
+// commit makes records durable that a peer gave us.
+func (n *session) commit(ctx context.Context, e roomsync.CommitRecords) error {
+	var outcomes []roomsync.Outcome
+	err := n.room.do(ctx, func() error {
+		var err error
+		outcomes, err = n.room.takeSynced(ctx, e.Records, n.checked)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return n.machine.Committed(outcomes)
+}
+
+// syncRoom returns what a session needs to know of the room, and whether its recent history was
+// fetched once.
+func (r *room) syncRoom(ctx context.Context, check func([]roomsync.Record)) (room roomsync.Room, paged bool, err error) {
+	err = r.do(ctx, func() error {
+		set, err := r.openSet(ctx)
+		if err != nil {
+			return err
+		}
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		paged = r.state.Paged || r.s.cfg.Clock.Now().Sub(r.row.JoinedAt).Abs() > aloneFor
+		room = roomsync.Room{
+			Topic: roomsync.Topic(r.keys.Topic), Set: set.View(), Floor: roomsync.Time(r.state.Floor),
+			Cut: roomsync.TimeAt(r.s.cfg.Clock.Now().Add(-roomsync.CutDelay)),
+			Prove: func(message []byte) ([]byte, error) {
+				proof := r.keys.ProveSync(message)
+				return proof[:], nil
+			},
+			Proven: func(message, proof []byte) bool {
+				return len(proof) == len(wire.Signature{}) && wire.VerifySync(r.keys.Topic, message, wire.Signature(proof))
+			},
+			Check: check,
+		}
+		return nil
+	})
+	return room, paged, err
+}
+
+// errEphemeral is what is wrong with a record of an event that is never stored.
+var errEphemeral = errors.New("ephemeral event in a set")
+
+// check verifies records as the gossip validator does, and keeps what it has parsed for commit.
+func (n *session) check(records []roomsync.Record) {
+	r := n.room
+	raws := make([][]byte, len(records))
+	for i := range records {
+		raws[i] = records[i].Bytes
+	}
+	n.checked = make(map[roomsync.ID]*wire.Sealed, len(records))
+	sealed, errs := r.s.verifier.CheckSealedBatch(r.keys.Topic, raws)
+	for i := range records {
+		switch {
+		case errs[i] != nil:
+			records[i].Err = errs[i]
+		case sealed[i].Ephemeral:
+			records[i].Err = errEphemeral
+		default:
+			records[i].Item = roomsync.Item{Time: roomsync.Time(sealed[i].HLC), ID: roomsync.ID(sealed[i].ID)}
+			n.checked[records[i].Item.ID] = sealed[i]
+		}
+	}
+}
+
+// openSet returns the room's set, read from the store the first time. For the owner only.
+func (r *room) openSet(ctx context.Context) (*roomsync.Snapshot, error) {
+	if r.set != nil {
+		return r.set, nil
+	}
+	var items []roomsync.Item
+	for p, err := range r.s.store.Keys(ctx, r.stream, storage.Range{}) {
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, roomsync.Item{Time: roomsync.Time(p.Time), ID: roomsync.ID(p.ID)})
+	}
+	r.set = roomsync.NewSnapshot(items)
+	return r.set, nil
+}
+
+// takeSynced takes in records that came by sync and passed check, which left them parsed.
+func (r *room) takeSynced(ctx context.Context, records []roomsync.Record, checked map[roomsync.ID]*wire.Sealed) ([]roomsync.Outcome, error) {
+	outcomes := make([]roomsync.Outcome, len(records))
+	place := make(map[wire.SealedID]int, len(records))
+	var batch []incoming
+	size := 0
+	flush := func() error {
+		list, err := r.sift(ctx, batch)
+		if err == nil {
+			_, err = r.take(ctx, list, storage.Durable, nil)
+		}
+		for i := range list {
+			if list[i].refused {
+				outcomes[place[list[i].sealed.ID]] = roomsync.Refused
+			} else {
+				outcomes[place[list[i].sealed.ID]] = roomsync.Accepted
+			}
+		}
+		batch, size = nil, 0
+		return err
+	}
+	for i := range records {
+		sealed := checked[records[i].Item.ID]
+		if sealed == nil {
+			return nil, errors.New("a record to be stored was not checked")
+		}
+		outcomes[i] = roomsync.Known
+		if sealed.HLC.Timeliness(r.s.cfg.Clock.Now()) != wire.OnTime {
+			outcomes[i] = roomsync.Refused
+		}
+		place[sealed.ID] = i
+		batch = append(batch, incoming{sealed: sealed, synced: true})
+		if size += len(records[i].Bytes); len(batch) >= batchEvents || size >= batchBytes {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return outcomes, flush()
+}
+
+// synced notes what came of a session.
+func (r *room) synced(ctx context.Context, report *roomsync.Report, pages *roomsync.Pages) {
+	if report.End != roomsync.EndFinished {
+		return
+	}
+	err := r.do(ctx, func() error {
+		var b storage.Batch
+		changed := false
+		r.mu.Lock()
+		if !r.state.Paged && (pages != nil || !report.Partial) {
+			r.state.Paged = true
+			changed = true
+			if first, ok := oldest(report); ok && pages != nil && !report.PageEnd {
+				r.state.Floor = max(r.state.Floor, first)
+			}
+		}
+		var gone []wire.EventID
+		if pages == nil && !report.Partial && report.Unserved == 0 {
+			gone = r.tracker.forget(wire.HLC(report.Cut))
+		}
+		missing := r.tracker.missing()
+		r.mu.Unlock()
+		for _, id := range gone {
+			b.Delete(bucketWaiting, joinKey(r.id[:], id[:]))
+			changed = true
+		}
+		if missing > 0 {
+			r.s.syncer.gap(r)
+		}
+		if !changed {
+			return nil
+		}
+		r.putState(&b)
+		_, err := r.s.store.Commit(ctx, &b, storage.Relaxed)
+		if len(gone) > 0 {
+			c := r.conversation()
+			r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
+		}
+		return err
+	})
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotJoined) {
+		r.log.Warn("noting a sync session failed", "error", err)
+	}
+}
+
+// oldest returns where the history fetched by pages begins.
+func oldest(report *roomsync.Report) (uint64, bool) {
+	first, found := ^uint64(0), false
+	for _, c := range report.Complete {
+		first, found = min(first, uint64(c.From)), true
+	}
+	return first, found
+}
+
+// unwritten is what a session has given out and the stream has not taken yet.
+type unwritten struct {
+	mu      sync.Mutex // guards everything below
+	changed *sync.Cond
+	queue   [][]byte
+	size    int
+	closed  bool
+	err     error
+}
+
+func (u *unwritten) init() { u.changed = sync.NewCond(&u.mu) }
+
+// put queues bytes; it waits while too much is queued.
+func (u *unwritten) put(b []byte) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.size > maxUnwritten && u.err == nil {
+		u.changed.Wait()
+	}
+	if u.err != nil {
+		return u.err
+	}
+	u.queue = append(u.queue, b)
+	u.size += len(b)
+	u.changed.Broadcast()
+	return nil
+}
+
+// close lets run end after it has written everything, or at once.
+func (u *unwritten) close(now bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.closed = true
+	if now {
+		u.queue = nil
+	}
+	u.changed.Broadcast()
+}
+
+func (u *unwritten) next() []byte {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for len(u.queue) == 0 && !u.closed {
+		u.changed.Wait()
+	}
+	if len(u.queue) == 0 {
+		return nil
+	}
+	b := u.queue[0]
+	u.queue = u.queue[1:]
+	return b
+}
+
+// run writes what is queued to the stream.
+func (u *unwritten) run(st Stream) {
+	for b := u.next(); b != nil; b = u.next() {
+		_, err := st.Write(b)
+		u.mu.Lock()
+		u.size -= len(b)
+		u.err = err
+		u.changed.Broadcast()
+		u.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
