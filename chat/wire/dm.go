@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 	"time"
 	"unicode/utf8"
@@ -252,8 +251,7 @@ const (
 // Encoding: {1 version varint, 2 message id 16, 3 conversation 32, 4 kind
 // varint, 5 sent at fixed64 (Unix ms), 6 device sequence varint, 7 acks 16
 // (repeated), 8 expires fixed64 (Unix ms), 9 ref 16, 10 body, 11 attachments
-// (repeated), 100..127 extensions}, then padding: one byte 0x80 and as many
-// zero bytes as reach the next bucket.
+// (repeated), 100..127 extensions}. Sealing it pads it (docs/spec/dm.md).
 type DMContent struct {
 	ID           MsgID
 	Conversation ConversationID
@@ -268,32 +266,13 @@ type DMContent struct {
 	Extensions   Extensions
 }
 
-// Padding of direct messages: an encoded DMContent is dmBucket bytes long, or
-// twice, four times that and so on, the last bucket being MaxDMContent.
-const (
-	dmBucket  = 256 // bytes
-	dmPadding = 0x80
-)
-
-// dmPaddedSize returns the bucket for size bytes and the padding's first byte.
-func dmPaddedSize(size int) int {
-	bucket := dmBucket
-	for bucket < size+1 {
-		bucket *= 2
-	}
-	return min(bucket, MaxDMContent)
-}
-
-// Encode returns the padded encoding, whose length tells only the bucket.
+// Encode returns the canonical encoding, which the limits of the fields keep
+// under MaxDMContent.
 func (c *DMContent) Encode() ([]byte, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("encoding a direct message: %w", err)
 	}
-	b := c.encode() // the limits of the fields keep it under MaxDMContent
-	padded := make([]byte, dmPaddedSize(len(b)))
-	copy(padded, b)
-	padded[len(b)] = dmPadding
-	return padded, nil
+	return c.encode(), nil
 }
 
 func (c *DMContent) encode() []byte {
@@ -317,17 +296,10 @@ func (c *DMContent) encode() []byte {
 	return e.b
 }
 
-// ParseDMContent reads the padded content of a direct message.
-func ParseDMContent(padded []byte) (*DMContent, error) {
-	if len(padded) > MaxDMContent {
-		return nil, invalidf("direct message of %d bytes, at most %d", len(padded), MaxDMContent)
-	}
-	raw := bytes.TrimRight(padded, "\x00")
-	if len(raw) == 0 || raw[len(raw)-1] != dmPadding || len(padded) != dmPaddedSize(len(raw)-1) {
-		return nil, invalidf("direct message of %d bytes without proper padding", len(padded))
-	}
+// ParseDMContent reads the content of a direct message.
+func ParseDMContent(raw []byte) (*DMContent, error) {
 	c := &DMContent{}
-	d := newDecoder("direct message", raw[:len(raw)-1], MaxDMContent)
+	d := newDecoder("direct message", raw, MaxDMContent)
 	for d.next() {
 		switch d.num {
 		case 1:

@@ -76,7 +76,7 @@ const (
 	MaxFrame = 64 << 10
 	// MaxEnvelope bounds a sealed direct message, in bytes.
 	MaxEnvelope = 60 << 10
-	// MaxDMContent bounds an encoded DMContent, padding included, in bytes.
+	// MaxDMContent bounds an encoded DMContent, in bytes.
 	MaxDMContent = 56 << 10
 	// MaxDMBody bounds the body of a direct message, in bytes.
 	MaxDMBody = 48 << 10

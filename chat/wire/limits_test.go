@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -232,6 +233,14 @@ func TestLargestSealedEventFits(t *testing.T) {
 	}
 	if len(s.Bytes()) > MaxSealed {
 		t.Errorf("%d bytes", len(s.Bytes()))
+	}
+	over := *checked
+	over.Body = make([]byte, MaxBody+tagSize+1)
+	over.BodyHash = sha256.Sum256(over.Body)
+	id := over.id()
+	over.Signature = Sign(DomainSealed, keys.signer, id[:])
+	if _, err := CheckSealed(keys.Topic, over.encode()); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a body over its limit: %v", err)
 	}
 	if _, err := CheckSealed(keys.Topic, make([]byte, MaxSealed+1)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("over the limit: %v", err)

@@ -153,39 +153,6 @@ func TestTimeliness(t *testing.T) {
 	}
 }
 
-// TestPaddedLength draws bodies: the length of a direct message is one of few.
-func TestPaddedLength(t *testing.T) {
-	buckets := []int{256, 512, 1024, 2048, 4096, 8192, 16384, 32768, MaxDMContent}
-	seen := map[int]bool{}
-	rapid.Check(t, func(r *rapid.T) {
-		c := *testContents(t)[0]
-		c.Body = make([]byte, rapid.OneOf(rapid.IntRange(0, 600), rapid.IntRange(0, MaxDMBody)).Draw(r, "size"))
-		for i := range c.Body {
-			c.Body[i] = byte(i)
-		}
-		raw, err := c.Encode()
-		must(t, err)
-		if !slices.Contains(buckets, len(raw)) {
-			t.Fatalf("%d bytes for a body of %d", len(raw), len(c.Body))
-		}
-		seen[len(raw)] = true
-		got, err := ParseDMContent(raw)
-		must(t, err)
-		if !bytes.Equal(got.Body, c.Body) {
-			t.Fatal("another body")
-		}
-		// A longer padding than needed is another encoding of the same.
-		if len(raw) < MaxDMContent {
-			if _, err := ParseDMContent(append(raw, make([]byte, len(raw))...)); !errors.Is(err, ErrInvalid) {
-				t.Fatalf("padded twice as long: %v", err)
-			}
-		}
-	})
-	if len(seen) < 4 {
-		t.Errorf("only %v were drawn", seen)
-	}
-}
-
 func TestUTCDay(t *testing.T) {
 	for _, c := range []struct {
 		at   time.Time

@@ -261,7 +261,6 @@ func refusals(t *testing.T, keys *RoomKeys) []refusal {
 		}
 	}
 	sealed("body shorter than a salt and a tag", resign(func(s *Sealed) { s.Body = s.Body[:BodySaltSize+tagSize-1] }))
-	sealed("body over its limit", resign(func(s *Sealed) { s.Body = make([]byte, MaxBody+tagSize+1) }))
 	sealed("head no longer than a tag", resign(func(s *Sealed) { s.Head = s.Head[:tagSize] }))
 	sealed("head over its limit", resign(func(s *Sealed) { s.Head = make([]byte, MaxHead+tagSize+1) }))
 	sealed("clock reading zero", resign(func(s *Sealed) { s.HLC = 0 }))
