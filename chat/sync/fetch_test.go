@@ -58,6 +58,29 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// A page of large records takes several batches.
+func TestPagesOfLargeRecords(t *testing.T) {
+	a, b := newNode("a"), newNode("b")
+	b.addAll(history("big", 15, 60_000))
+	ra, rb, _ := syncNodes(t, a, b, &Pages{Events: 100})
+	mustFinish(t, ra, rb)
+	mustBeEqual(t, a, b)
+	if !ra.PageEnd || !slices.Equal(ra.Complete, []Interval{{0, ra.Cut}}) {
+		t.Errorf("end %v, complete %v", ra.PageEnd, ra.Complete)
+	}
+}
+
+// A record that got too large into a store must not make its holder a liar.
+func TestOversizedRecordsAreUnavailable(t *testing.T) {
+	a, b := newNode("a"), newNode("b")
+	b.addAll(append(history("x", 3, 20), makeRecord(timeOf(testStart, 9), make([]byte, MaxRecord))))
+	ra, rb, _ := syncNodes(t, a, b, nil)
+	mustFinish(t, ra, rb)
+	if ra.Accepted != 3 || ra.Unavailable != 1 {
+		t.Errorf("accepted %d, unavailable %d", ra.Accepted, ra.Unavailable)
+	}
+}
+
 // Stubs in a page interrupt what is known to be complete, but not the paging.
 func TestPagesOverStubs(t *testing.T) {
 	all := history("x", 900, 20)

@@ -128,10 +128,7 @@ func footprint(s *Session) int {
 	for _, p := range s.fetch.pending {
 		n += 16 * cap(p.wants)
 	}
-	for _, q := range s.serve.queue {
-		n += 40 * cap(q.items)
-	}
-	return n
+	return n + 40*cap(s.serve.question.items)
 }
 
 const maxFootprint = 8 << 20

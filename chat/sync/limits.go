@@ -23,8 +23,8 @@ const (
 	MaxFetch = 8 << 20
 	// MaxRequests is the most Get and Page frames that one side sends in a session.
 	MaxRequests = 1024
-	// MaxPending is the most requests of one side that may be unanswered at once: one is being
-	// committed while the next one travels.
+	// MaxPending is how many requests a side leaves unanswered at most: one batch is being committed
+	// while the next one travels. Only the asking side can keep to it.
 	MaxPending = 2
 
 	maxPeerID     = 128  // bytes of a peer id in a proof

@@ -94,9 +94,6 @@ func (r *reconciler) boundAt(at int) Item {
 // round, if one is due; over says that no further round comes from either side.
 func (r *reconciler) receive(m *round) (answer [][]byte, over bool, fault *Misbehaviour) {
 	if !r.in.active {
-		if r.round == MaxRounds {
-			return nil, false, misbehave(LimitExceeded, "more than %d rounds", MaxRounds)
-		}
 		r.round++
 		r.in = walk{active: true, bound: r.cut}
 		r.out = roundWriter{bound: r.cut}
@@ -131,7 +128,7 @@ func (r *reconciler) receiveSpan(s *span) *Misbehaviour {
 	if lower.Compare(upper) >= 0 || lower.Compare(r.floor) < 0 {
 		return misbehave(BadRange, "bound is not below the one before, or below the floor")
 	}
-	if s.open() && r.round == MaxRounds {
+	if s.open() && r.round >= MaxRounds {
 		return misbehave(LimitExceeded, "round %d asks for an answer", MaxRounds)
 	}
 	r.in.bound = lower

@@ -7,7 +7,7 @@ import (
 
 // server is the giving half of a session: the requests of the other side, in order.
 type server struct {
-	queue    []question // at most MaxPending
+	question question // being answered while the effect is ReadRecords
 	requests int
 	sent     int  // bytes of batches, decompressed
 	paged    bool // the initiator asks for pages
@@ -20,7 +20,7 @@ type question struct {
 	end   bool // pages: nothing older is in the window
 }
 
-// handleGet notes a request for claims.
+// handleGet takes a request for claims.
 func (s *Session) handleGet(m *get) *Misbehaviour {
 	items := make([]Item, 0, 8)
 	next := uint64(0)
@@ -38,10 +38,10 @@ func (s *Session) handleGet(m *get) *Misbehaviour {
 			next++
 		}
 	}
-	return s.enqueue(question{items: items})
+	return s.serveQuestion(question{items: items})
 }
 
-// handlePage notes a request for the newest items below a bound.
+// handlePage takes a request for the newest items below a bound.
 func (s *Session) handlePage(m *page) *Misbehaviour {
 	if s.initiator || s.rec.round > 0 {
 		return misbehave(OutOfTurn, "page")
@@ -51,35 +51,28 @@ func (s *Session) handlePage(m *page) *Misbehaviour {
 	q := question{page: true, end: len(below) <= int(m.limit)}
 	q.items = slices.Clone(below[max(0, len(below)-int(m.limit)):])
 	slices.Reverse(q.items)
-	return s.enqueue(q)
+	return s.serveQuestion(q)
 }
 
-func (s *Session) enqueue(q question) *Misbehaviour {
+// serveQuestion begins to answer. Requests that come meanwhile wait in the transport: no frame is taken
+// while there is an effect to answer or output to write.
+func (s *Session) serveQuestion(q question) *Misbehaviour {
 	v := &s.serve
 	v.requests++
-	if v.requests > MaxRequests || len(v.queue) == MaxPending {
-		return misbehave(LimitExceeded, "%d requests, %d unanswered", v.requests, len(v.queue)+1)
-	}
-	if s.peerDone {
+	switch {
+	case s.peerDone:
 		return misbehave(OutOfTurn, "request after done")
+	case v.requests > MaxRequests:
+		return misbehave(LimitExceeded, "more than %d requests", MaxRequests)
+	case v.sent >= MaxFetch+maxFetchSlack:
+		return misbehave(LimitExceeded, "more than %d bytes of records asked for", MaxFetch)
 	}
-	v.queue = append(v.queue, q)
-	return nil
-}
-
-// serveNext begins the next answer, once all output was taken.
-func (s *Session) serveNext() *Misbehaviour {
-	for len(s.serve.queue) > 0 && len(s.out) == 0 {
-		if s.serve.sent >= MaxFetch+maxFetchSlack {
-			return misbehave(LimitExceeded, "more than %d bytes of records asked for", MaxFetch)
-		}
-		q := &s.serve.queue[0]
-		if len(q.items) > 0 {
-			s.effect = ReadRecords{Items: q.items, Enough: MaxBatch}
-			return nil
-		}
+	v.question = q
+	if len(q.items) == 0 {
 		s.answer(nil)
+		return nil
 	}
+	s.effect = ReadRecords{Items: q.items, Enough: MaxBatch}
 	return nil
 }
 
@@ -99,10 +92,10 @@ func (s *Session) Read(found [][]byte) error {
 	return nil
 }
 
-// answer sends the batch that answers the oldest request, as much of it as fits.
+// answer sends the batch that answers a request, as much of it as fits.
 func (s *Session) answer(found [][]byte) {
-	q := s.serve.queue[0]
-	s.serve.queue = slices.Delete(s.serve.queue, 0, 1)
+	q := s.serve.question
+	s.serve.question = question{}
 	entries := make([][]byte, 0, len(found))
 	size := 0
 	for _, record := range found {

@@ -177,9 +177,6 @@ func (s *Session) Receive(p []byte) int {
 // not nil, carry it out and answer it (it is returned until then; [Finished] for ever); otherwise the
 // session needs more bytes. Out belongs to the caller.
 func (s *Session) Next() (out []byte, effect Effect) {
-	if len(s.out) == 0 {
-		s.advance() // what waited for the output to be taken: so a session never holds more than one batch
-	}
 	if len(s.out) > 0 {
 		out, s.out = s.out, nil
 		return out, nil
@@ -303,10 +300,6 @@ func (s *Session) advance() {
 	if s.phase != phaseRunning || s.effect != nil {
 		return
 	}
-	if fault := s.serveNext(); fault != nil {
-		s.violated(fault)
-		return
-	}
 	s.ask()
 	s.finish()
 }
@@ -325,7 +318,7 @@ func (s *Session) finish() {
 		}
 		s.send(&done{reason})
 	}
-	if s.sentDone && s.peerDone && len(s.serve.queue) == 0 {
+	if s.sentDone && s.peerDone {
 		s.end(EndFinished)
 	}
 }

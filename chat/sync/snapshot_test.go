@@ -97,6 +97,10 @@ func TestSnapshotIsASortedSet(t *testing.T) {
 			if newest, ok := s.Newest(); ok != (len(want) > 0) || ok && newest != want[len(want)-1] {
 				t.Fatalf("newest %v, %v", newest, ok)
 			}
+			fresh := NewSnapshot(want)
+			if !slices.EqualFunc(s.days, fresh.days, func(a, b day) bool { return a.day == b.day && a.count == b.count }) {
+				t.Fatalf("counts %v, want %v", s.days, fresh.days)
+			}
 			floor, cut := rapid.SampledFrom(bounds).Draw(t, "floor"), rapid.SampledFrom(bounds).Draw(t, "cut")
 			digest, count := s.Digest(floor, cut)
 			again := NewView(want)
@@ -113,6 +117,19 @@ func TestSnapshotIsASortedSet(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The digest of a day that expired in part must not be taken for the rest of it.
+func TestExpiryInsideADay(t *testing.T) {
+	items := benchItems(10)
+	s := NewSnapshot(slices.Clone(items))
+	s.View()
+	s.Expire(items[4].Time)
+	s.Add(Item{items[9].Time, ID{1}})
+	s.Add(Item{items[9].Time, ID{2}})
+	if d, n := s.Digest(0, 1<<64-1); n != 8 || d != digestByHand(s.items, 0, 1<<64-1) {
+		t.Errorf("digest of %d items is wrong", n)
+	}
 }
 
 func TestTheEndOfTimeIsADayToo(t *testing.T) {
