@@ -178,3 +178,35 @@ func TestBatchEndsWithItsReader(t *testing.T) {
 		t.Errorf("error is %v, want the reader's own", err)
 	}
 }
+
+// TestBatchNoticesAnEarlyEnd checks that a part of the answers is not taken for all of them.
+func TestBatchNoticesAnEarlyEnd(t *testing.T) {
+	for name, end := range map[string]func(w http.ResponseWriter){
+		"closed": func(http.ResponseWriter) {},
+		"broken": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },
+		"cut in a line": func(w http.ResponseWriter) {
+			io.WriteString(w, `{"client_id":"b","sta`)
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				rc := http.NewResponseController(w)
+				rc.EnableFullDuplex()
+				io.WriteString(w, `{"client_id":"a","state":"accepted"}`+"\n")
+				rc.Flush()
+				rc.SetReadDeadline(time.Now()) // or net/http waits for the rest of the body
+				end(w)
+			}))
+			r, w := io.Pipe() // never ends by itself
+			defer w.Close()
+			n := 0
+			err := c.Batch(t.Context(), "#lobby", r, func(SendResult) error { n++; return nil })
+			wantCode(t, err, CodeNotRunning)
+			if n != 1 {
+				t.Errorf("%d answers, want 1", n)
+			}
+		})
+	}
+}

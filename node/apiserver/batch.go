@@ -37,8 +37,10 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *http.Request) {
 		writeError(w, s.explain("batch", err))
 		return
 	}
-	ctx, cancel := s.untilClosing(r.Context())
-	defer cancel()
+	// reading ends before the answers do: when the server stops, what was submitted is still
+	// answered, and the rest is not read.
+	reading, stopReading := s.untilClosing(r.Context())
+	defer stopReading()
 	rc := http.NewResponseController(w)
 	if err := rc.EnableFullDuplex(); err != nil {
 		writeError(w, s.explain("batch", fmt.Errorf("reading and writing at once: %w", err)))
@@ -49,36 +51,54 @@ func (s *Server) serveBatch(w http.ResponseWriter, r *http.Request) {
 	_ = rc.Flush() // so that the client sees that its target exists; a broken connection shows below
 
 	queue := make(chan pending, s.cfg.Limits.BatchAhead)
-	// This goroutine ends with the body, or when ctx ends and cuts the body short; the loop
-	// below goes on until it has.
+	// This goroutine ends with the body, or when reading ends and cuts the body short; answer below
+	// goes on until it has.
 	go func() {
 		defer close(queue)
-		s.submitLines(ctx, svc, target, r.Body, queue)
+		s.submitLines(reading, svc, target, r.Body, queue)
 	}()
-	unblock := context.AfterFunc(ctx, func() { _ = rc.SetReadDeadline(time.Now()) })
+	unblock := context.AfterFunc(reading, func() { _ = rc.SetReadDeadline(time.Now()) })
 	defer unblock()
+	complete := s.answer(r.Context(), w, rc, queue, stopReading)
+	if !complete || reading.Err() != nil {
+		panic(http.ErrAbortHandler) // so that the client does not take a part for the whole
+	}
+}
 
-	out := bufio.NewWriter(w)
+// answer writes the result of each message in order and says whether every one could be written. It
+// returns when queue is closed.
+func (s *Server) answer(ctx context.Context, w io.Writer, rc *http.ResponseController, queue <-chan pending, giveUp func()) bool {
+	out := bufio.NewWriterSize(w, 16<<10)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
-	broken := false
+	var patience time.Time // when the write deadline was set
+	complete := true
 	for p := range queue {
-		result := s.settle(ctx, p)
-		if broken {
+		result, known := s.settle(ctx, p)
+		if !known {
+			complete = false
+		}
+		if !complete {
+			giveUp()
 			continue
+		}
+		// During a burst the buffer is written whenever it is full, so the deadline has to move on
+		// although nothing is flushed here.
+		if time.Since(patience) > s.cfg.Limits.Write/2 {
+			patience = time.Now()
+			_ = rc.SetWriteDeadline(patience.Add(s.cfg.Limits.Write)) // fails only without a connection
 		}
 		err := enc.Encode(result)
 		if err == nil && len(queue) == 0 {
-			_ = rc.SetWriteDeadline(time.Now().Add(s.cfg.Limits.Write))
 			if err = out.Flush(); err == nil {
 				err = rc.Flush()
 			}
 		}
 		if err != nil {
-			broken = true // the caller is gone; what was submitted stands
-			cancel()
+			complete = false // the caller is gone; what was submitted stands
 		}
 	}
+	return complete && out.Flush() == nil
 }
 
 // submitLines turns each line into a submission or a refusal, until the end of body or of ctx.
@@ -122,9 +142,10 @@ func submitLine(ctx context.Context, svc *chat.Service, target chat.Target, line
 	return pending{clientID: item.ClientID, waiting: waiting, err: err}
 }
 
-// settle waits until a message is durable or refused.
-func (s *Server) settle(ctx context.Context, p pending) api.SendResult {
-	result := api.SendResult{ClientID: p.clientID}
+// settle waits until a message is durable or refused. known is false when ctx ended first: then it
+// may be either, and no answer is better than a wrong one.
+func (s *Server) settle(ctx context.Context, p pending) (result api.SendResult, known bool) {
+	result = api.SendResult{ClientID: p.clientID}
 	err := p.err
 	var m chat.Message
 	if err == nil {
@@ -132,10 +153,10 @@ func (s *Server) settle(ctx context.Context, p pending) api.SendResult {
 	}
 	if err != nil {
 		result.State, result.Error = api.StateFailed, s.explain("batch", err)
-		return result
+		return result, ctx.Err() == nil
 	}
 	result.ID, result.State = m.ID.String(), string(m.State)
-	return result
+	return result, true
 }
 
 var errLongLine = fmt.Errorf("the line is longer than a message can be: %w", chat.ErrTooLarge)
