@@ -200,8 +200,12 @@ func TestGossipIDCoversTheSignature(t *testing.T) {
 	if id != s.ID {
 		t.Error("the sealed id depends on the signature")
 	}
-	if GossipID(spoilt) == GossipID(s.Bytes()) {
+	gossipID := func(topic TopicKey, raw []byte) Hash { return GossipID([]byte(Topic(topic)), raw) }
+	if gossipID(keys.Topic, spoilt) == gossipID(keys.Topic, s.Bytes()) {
 		t.Error("the gossip id does not: a spoilt copy would hide the true one")
+	}
+	if gossipID(TopicKey{1}, s.Bytes()) == gossipID(keys.Topic, s.Bytes()) {
+		t.Error("the gossip id is the same on another topic: a stray copy would hide the true one")
 	}
 }
 

@@ -1,5 +1,7 @@
 package wire
 
+import "crypto/mlkem"
+
 // DMBody is the content of a direct message of one of the kinds that rooms do
 // not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody, *ContactBody. For the kinds that
 // rooms share, see DMKind.EventKind, EncodeBody and ParseBody.
@@ -24,11 +26,27 @@ type RoomSecretBody struct {
 
 // RecordsBody carries the sender's newest records, each as encoded and signed.
 //
-// Encoding: {1 device list, 2 prekey record}.
+// Encoding: {1 device list, 2 prekey record, 3 restart prekey}.
 type RecordsBody struct {
 	DeviceList   []byte // may be empty
-	PrekeyRecord []byte // may be empty; serves to start over when a session is lost
+	PrekeyRecord []byte // may be empty
+	// Restart is made for the recipient alone, so that it can begin a new
+	// session when this one is lost and no record can be had. Nil if none.
+	Restart *RestartPrekey
 }
+
+// RestartPrekey is a prekey that its owner's session hands to one contact; the
+// session vouches for it, so it is not signed.
+//
+// Encoding: {1 prekey id varint, 2 prekey 32, 3 kem key 1184}.
+type RestartPrekey struct {
+	PrekeyID uint32 // from the same numbers as PrekeyRecord's; never used twice
+	Prekey   [32]byte
+	KEM      []byte
+}
+
+// maxRestartPrekey bounds an encoded RestartPrekey, in bytes.
+const maxRestartPrekey = mlkem.EncapsulationKeySize768 + 64
 
 // JoinRequestBody redeems an invite with a member.
 //
@@ -125,6 +143,13 @@ func (b *RoomSecretBody) checkBody() error {
 func (b *RecordsBody) encodeBody(e *encoder) {
 	e.bytes(1, b.DeviceList)
 	e.bytes(2, b.PrekeyRecord)
+	if b.Restart != nil {
+		var in encoder
+		in.uint(1, uint64(b.Restart.PrekeyID))
+		in.id(2, b.Restart.Prekey[:])
+		in.bytes(3, b.Restart.KEM)
+		e.bytes(3, in.b)
+	}
 }
 
 func (b *RecordsBody) decodeBody(d *decoder) {
@@ -133,6 +158,8 @@ func (b *RecordsBody) decodeBody(d *decoder) {
 		b.DeviceList = d.bytes(MaxRecord)
 	case 2:
 		b.PrekeyRecord = d.bytes(MaxRecord)
+	case 3:
+		b.Restart = d.restartPrekey()
 	default:
 		d.unknown()
 	}
@@ -140,12 +167,33 @@ func (b *RecordsBody) decodeBody(d *decoder) {
 
 func (b *RecordsBody) checkBody() error {
 	switch {
-	case len(b.DeviceList)+len(b.PrekeyRecord) == 0:
+	case len(b.DeviceList)+len(b.PrekeyRecord) == 0 && b.Restart == nil:
 		return invalidf("no records")
 	case len(b.DeviceList) > MaxRecord, len(b.PrekeyRecord) > MaxRecord:
 		return invalidf("record over %d bytes", MaxRecord)
+	case b.Restart != nil && (b.Restart.PrekeyID == 0 || allZero(b.Restart.Prekey[:]) || len(b.Restart.KEM) != mlkem.EncapsulationKeySize768):
+		return invalidf("restart prekey without one of its keys")
 	}
 	return nil
+}
+
+func (d *decoder) restartPrekey() *RestartPrekey {
+	in := newDecoder("restart prekey", d.bytes(maxRestartPrekey), maxRestartPrekey)
+	r := &RestartPrekey{}
+	for d.err == nil && in.next() {
+		switch in.num {
+		case 1:
+			r.PrekeyID = uint32(in.uint(1<<32 - 1))
+		case 2:
+			in.id(r.Prekey[:])
+		case 3:
+			r.KEM = in.bytes(mlkem.EncapsulationKeySize768)
+		default:
+			in.unknown()
+		}
+	}
+	d.check(in.finish())
+	return r
 }
 
 func (b *JoinRequestBody) encodeBody(e *encoder) { e.bytes(1, b.Invite) }

@@ -77,6 +77,7 @@ func testDMBodies(t testing.TB) []DMBody {
 	return []DMBody{
 		&RoomSecretBody{Room: RoomID(fill("room id")), Epoch: 2, Secret: fill("room")},
 		&RecordsBody{DeviceList: []byte("list"), PrekeyRecord: []byte("prekeys")},
+		&RecordsBody{Restart: &RestartPrekey{PrekeyID: 9, Prekey: fill("restart"), KEM: bytes.Repeat([]byte{7}, mlkem.EncapsulationKeySize768)}},
 		&JoinRequestBody{Invite: []byte("invite")},
 		&ContactBody{Nick: "ada", Token: InviteToken{7}, Text: "we met in Paris"},
 	}

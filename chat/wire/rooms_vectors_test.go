@@ -190,7 +190,7 @@ func eventVectors(t *testing.T, keys *RoomKeys) []obj {
 		if err != nil {
 			t.Fatal(err)
 		}
-		gossip := GossipID(s.Bytes())
+		gossip := GossipID([]byte(Topic(s.Topic)), s.Bytes())
 		out = append(out, obj{
 			"header": plain(e.Header), "salt": hex.EncodeToString(e.body[:BodySaltSize]), "content": hex.EncodeToString(e.Content()),
 			"event_id": e.ID.String(), "event": hex.EncodeToString(e.Bytes()),

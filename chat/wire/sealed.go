@@ -101,11 +101,15 @@ func PeekSealedID(topic TopicKey, raw []byte) (SealedID, error) {
 	return s.ID, nil
 }
 
-// GossipID names a gossip message before it is verified: SHA-256 over
-// "starling/gossip/1" and all of its bytes. Unlike the sealed id it covers the
-// signature and tells stubs apart, so a forwarder that spoils either cannot
-// make others take the true message for a duplicate.
-func GossipID(raw []byte) Hash { return Hash(hashDomain(domainGossip, raw)) }
+// GossipID names a gossip message before it is verified:
+//
+//	SHA-256("starling/gossip/1" || topic name || sealed event)
+//
+// given as one part or as several that follow each other. Unlike the sealed id
+// it covers the topic's name, the signature and whether the body is there, so a
+// forwarder that spoils a copy, or sends it to another topic, cannot make others
+// take the true message for a duplicate.
+func GossipID(parts ...[]byte) Hash { return Hash(hashDomain(domainGossip, parts...)) }
 
 // Open decrypts a sealed event and checks everything that ties the two
 // together: nonce, clock reading, ephemeral flag, and with a body that it is

@@ -263,7 +263,7 @@ file('rooms.json', (v) => {
     equal(what + ' sealed', hex(s.raw), e.sealed);
     equal(what + ' sealed id', hex(s.id), e.sealed_id);
     equal(what + ' stub', hex(s.stub), e.stub);
-    equal(what + ' gossip id', hex(hash('starling/gossip/1', s.raw)), e.gossip_id);
+    equal(what + ' gossip id', hex(hash('starling/gossip/1', utf8('/starling/t/1/' + base32(keys.topic)), s.raw)), e.gossip_id);
     for (const raw of [e.sealed, e.stub]) {
       const checked = checkSealed(keys.topic, un(raw)), opened = openSealed(keys, checked);
       equal(what + ' opened', hex(opened.id) + hex(checked.id), e.event_id + e.sealed_id);
