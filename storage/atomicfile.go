@@ -17,7 +17,7 @@ func syncFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(syncData(f), f.Close())
 }
 
 // syncDir makes names created in a directory durable. Windows has no such call.

@@ -213,7 +213,11 @@ func (s *badgerSnapshot) scan(sp span, fn func(key []byte, value func() ([]byte,
 		}
 		if !fn(key, func() (v []byte, err error) {
 			defer recoverCorrupt(&err)
-			return copyValue(item)
+			err = item.Value(func(b []byte) error {
+				v = b // in the table's block, which the iterator holds
+				return nil
+			})
+			return v, err
 		}) {
 			return nil
 		}

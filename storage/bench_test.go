@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ func benchStore(b *testing.B) *Store {
 // benchBadger opens a plain Badger with the same sizes, without encryption.
 func benchBadger(b *testing.B) *badger.DB {
 	b.Helper()
-	o := engineOptions(b.TempDir(), nil, DefaultSizes, discard()).WithEncryptionKey(nil)
+	o := engineOptions(b.TempDir(), nil, DefaultSizes, slog.New(slog.DiscardHandler)).WithEncryptionKey(nil)
 	db, err := badger.Open(o)
 	if err != nil {
 		b.Fatal(err)

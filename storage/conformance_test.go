@@ -4,15 +4,9 @@ import (
 	"bytes"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/starling-chat/starling/storage"
 	"github.com/starling-chat/starling/storage/storagetest"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 var testKey = bytes.Repeat([]byte{7}, storage.KeySize)
 

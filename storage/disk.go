@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -228,7 +229,27 @@ func (s *Store) openEngine(old *diskState) error {
 	}
 	d.engine, s.eng = e, e
 	d.state.MemTable = s.opts.Sizes.MemTable
+	if err := d.copyRegistry(); err != nil {
+		return err
+	}
 	return d.state.write(d.dir)
+}
+
+// copyRegistry keeps a copy of Badger's key registry: without that small file
+// all tables are noise.
+func (d *disk) copyRegistry() error {
+	now, err := readLimited(filepath.Join(d.dir, engineDirName, registryName), maxRegistry)
+	if err != nil {
+		return fmt.Errorf("copying the key registry: %w", err)
+	}
+	path := filepath.Join(d.dir, registryCopy)
+	if old, err := readLimited(path, maxRegistry); err == nil && bytes.Equal(old, now) {
+		return nil
+	}
+	if err := writeFile(path, now); err != nil {
+		return fmt.Errorf("copying the key registry: %w", err)
+	}
+	return nil
 }
 
 // loadRing reads the epoch key file, or makes it for a new store.
@@ -353,7 +374,10 @@ func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
 	// The committer owns the journal; replay has answered, so it is idle.
 	return s.update(ctx, Relaxed, func(*tx) error {
 		s.disk.guard.live = append(rest, s.disk.guard.live...)
-		return nil
+		if s.recovery.Replayed == 0 {
+			return nil
+		}
+		return s.disk.guard.rewrite() // without the old entries of what was replayed
 	})
 }
 
@@ -437,6 +461,9 @@ func (s *Store) markClosed() error {
 	}
 	if err := writeFile(filepath.Join(d.dir, manifestCopy), manifest); err != nil {
 		return fmt.Errorf("copying the MANIFEST: %w", err)
+	}
+	if err := d.copyRegistry(); err != nil {
+		return err
 	}
 	tables, err := describeTables(engine, d.state.Tables)
 	if err != nil {

@@ -21,6 +21,7 @@ const (
 	guardName     = "guard"
 	ballastName   = "ballast"
 	manifestCopy  = "MANIFEST.copy"
+	registryCopy  = "KEYREGISTRY.copy"
 	engineDirName = "db"
 )
 

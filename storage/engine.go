@@ -18,8 +18,8 @@ type engine interface {
 type snapshot interface {
 	// get returns a copy of the value, or nil if the key is absent.
 	get(key []byte) ([]byte, error)
-	// scan calls fn for the keys of sp in order until fn returns false. key is
-	// valid during the call only; value returns a copy.
+	// scan calls fn for the keys of sp in order until fn returns false. key,
+	// and what value returns, are valid during the call only.
 	scan(sp span, fn func(key []byte, value func() ([]byte, error)) bool) error
 	release()
 }

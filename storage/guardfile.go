@@ -194,7 +194,7 @@ func (g *guardFile) sync() error {
 	if !g.dirty {
 		return nil
 	}
-	if err := g.f.Sync(); err != nil {
+	if err := syncData(g.f); err != nil {
 		return fmt.Errorf("syncing the guard journal: %w", err)
 	}
 	g.dirty = false

@@ -149,7 +149,7 @@ func (t *treap) walk(sp span, fn func(key []byte, value func() ([]byte, error)) 
 	if !skipFirst && !first.walk(sp, fn) {
 		return false
 	}
-	if !below && !above && !fn(t.key, func() ([]byte, error) { return bytes.Clone(t.value), nil }) {
+	if !below && !above && !fn(t.key, func() ([]byte, error) { return t.value, nil }) {
 		return false
 	}
 	return skipSecond || second.walk(sp, fn)

@@ -51,7 +51,7 @@ var (
 	// ErrWrongKey: the master key is not the one the store was made with.
 	ErrWrongKey = errors.New("wrong key for this store")
 	// ErrManifest: tables are there but their MANIFEST is missing or not the
-	// one they were closed with. See [RestoreManifest].
+	// one they were closed with. See [Repair].
 	ErrManifest = errors.New("MANIFEST is missing or damaged")
 	// ErrNewer: the directory was written by a newer version of the program.
 	ErrNewer = errors.New("store was written by a newer version")

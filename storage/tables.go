@@ -21,6 +21,10 @@ const (
 	manifestName = "MANIFEST"
 	// maxManifest bounds the MANIFEST in bytes; Badger rewrites it long before.
 	maxManifest = 64 << 20
+	// registryName is Badger's file of data keys; it grows by some 60 bytes
+	// every ten days.
+	registryName = "KEYREGISTRY"
+	maxRegistry  = 1 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -158,48 +162,6 @@ func verifyTables(ctx context.Context, dir string, tables []tableInfo, st *diskS
 	}
 	if st.Clean && len(want) > 0 {
 		return fmt.Errorf("%d of %d tables are missing: %w", len(want), len(st.Tables), ErrCorrupt)
-	}
-	return nil
-}
-
-// RestoreManifest puts the MANIFEST copied at the last clean stop back in
-// place after Open failed with ErrManifest. It does so only if the store has
-// not run since (the tables are exactly those of the clean stop), because then
-// nothing is lost. The directory must not be open.
-func RestoreManifest(ctx context.Context, dir string) error {
-	err := func() error {
-		lock, err := lockDir(dir)
-		if err != nil {
-			return err
-		}
-		defer lock.Close()
-		st, err := readDiskState(dir)
-		if err != nil {
-			return err
-		}
-		if st == nil || !st.Clean {
-			return fmt.Errorf("the store was not closed properly, so its last MANIFEST is not known; "+
-				"restore the directory from a copy, or move it away and let sync fetch the history again: %w", ErrManifest)
-		}
-		manifest, err := readLimited(filepath.Join(dir, manifestCopy), maxManifest)
-		if err != nil {
-			return err
-		}
-		if manifestSum(manifest) != st.Manifest {
-			return fmt.Errorf("the copy of the MANIFEST is damaged too: %w", ErrManifest)
-		}
-		engine := filepath.Join(dir, engineDirName)
-		tables, err := listTables(engine)
-		if err != nil {
-			return err
-		}
-		if err := verifyTables(ctx, engine, tables, st); err != nil {
-			return err
-		}
-		return writeFile(filepath.Join(engine, manifestName), manifest)
-	}()
-	if err != nil {
-		return fmt.Errorf("restoring the MANIFEST: %w", err)
 	}
 	return nil
 }

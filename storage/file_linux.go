@@ -15,3 +15,14 @@ func allocate(f *os.File, size int64) error {
 	}
 	return err
 }
+
+// syncData makes the content of a file durable, and of its metadata what is
+// needed to read it: less than an fsync where nothing grew.
+func syncData(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
