@@ -211,6 +211,9 @@ func TestRules(t *testing.T) {
 		"secret of no room":       dm(&RoomSecretBody{Secret: RoomSecret{1}}),
 		"secret of zeros":         dm(&RoomSecretBody{Room: RoomID{1}}),
 		"records of none":         dm(&RecordsBody{}),
+		"restart without id":      dm(&RecordsBody{Restart: &RestartPrekey{Prekey: [32]byte{1}, KEM: make([]byte, 1184)}}),
+		"restart without key":     dm(&RecordsBody{Restart: &RestartPrekey{PrekeyID: 1, KEM: make([]byte, 1184)}}),
+		"restart without kem":     dm(&RecordsBody{Restart: &RestartPrekey{PrekeyID: 1, Prekey: [32]byte{1}}}),
 		"join without invite":     dm(&JoinRequestBody{}),
 		"contact with bad nick":   dm(&ContactBody{Nick: "a\nb"}),
 

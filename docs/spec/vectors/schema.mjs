@@ -177,7 +177,8 @@ export const content = extended(versioned(
 
 export const dmBodies = {
   66: message([1, 'room', id()], [2, 'epoch', varint(2n ** 32n - 1n)], [3, 'secret', id()]),
-  67: message([1, 'device_list', bytes(8 << 10)], [2, 'prekey_record', bytes(8 << 10)]),
+  67: message([1, 'device_list', bytes(8 << 10)], [2, 'prekey_record', bytes(8 << 10)],
+    [3, 'restart', inner(message([1, 'prekey_id', varint(2n ** 32n - 1n)], [2, 'prekey', id()], [3, 'kem', exact(1184)]), 1248)]),
   68: message([1, 'invite', bytes(4096)]),
   70: message([1, 'nick', text(64)], [2, 'token', id(16)], [3, 'text', text(512)]),
 };
