@@ -26,8 +26,6 @@ func (a stamp) compare(b stamp) int {
 	return bytes.Compare(a.Sealed[:], b.Sealed[:])
 }
 
-func (a stamp) isZero() bool { return a == stamp{} }
-
 // register holds the claim with the greatest stamp of all that were offered.
 type register[T any] struct {
 	Value T

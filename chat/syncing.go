@@ -36,6 +36,8 @@ const (
 	// aloneFor is how long a newcomer who meets nobody counts as one. After that whoever comes is compared
 	// with, since there is something to compare.
 	aloneFor = 15 * time.Second
+	// busyPause is how long a session that a peer had no room for counts as running.
+	busyPause = 2 * time.Second
 	// sessionFirst bounds the wait for a session's first bytes, sessionIdle the wait for any progress,
 	// and sessionMost a whole session.
 	sessionFirst = 10 * time.Second
@@ -140,6 +142,16 @@ func (y *syncer) ended(topic roomsync.Topic, peer roomsync.PeerID, incoming bool
 // initiate runs a session that this side begins.
 func (y *syncer) initiate(ctx context.Context, start roomsync.Start) {
 	report, err := y.initiated(ctx, start)
+	if report != nil && report.End == roomsync.EndBusy {
+		// Mostly the peer refused because it begins with us at this moment. Only once its own session had the
+		// time to come is ours over: the schedule keeps sessions apart and would refuse it.
+		pause := time.NewTimer(busyPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
 	y.ended(start.Topic, start.Peer, false, report)
 	if err != nil && ctx.Err() == nil {
 		y.s.log.Debug("a sync session failed", "error", err)

@@ -4,6 +4,7 @@
 package chattest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -39,6 +40,9 @@ type Network struct {
 	found  map[[32]byte]map[wire.DeviceID]bool
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
 	Stats  Stats
+
+	watched []string
+	seen    []string
 
 	lastGossip map[[2]wire.DeviceID]time.Time // the same for gossip
 }
@@ -142,6 +146,29 @@ func (n *Network) delay() time.Duration {
 	return d
 }
 
+// Watch looks for texts in everything that travels from now on; see Seen.
+func (n *Network) Watch(texts ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.watched = texts
+}
+
+// Seen returns the watched texts that travelled in clear.
+func (n *Network) Seen() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seen
+}
+
+// watch looks for watched texts; mu is held.
+func (n *Network) watch(b []byte) {
+	for _, text := range n.watched {
+		if bytes.Contains(b, []byte(text)) {
+			n.seen = append(n.seen, text)
+		}
+	}
+}
+
 // gossipDelay returns how long the next gossip message between two nodes takes. Without jitter they arrive in
 // the order of publishing. mu is held.
 func (n *Network) gossipDelay(from, to wire.DeviceID) time.Duration {
@@ -163,6 +190,7 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Stats.Published++
+	n.watch(sealed)
 	for _, to := range n.nodes {
 		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) {
 			continue
@@ -172,15 +200,17 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 			copies = 2
 		}
 		for range copies {
-			switch {
-			case n.random.Float64() < n.cond.Loss:
+			if n.random.Float64() < n.cond.Loss {
 				n.Stats.Lost++
-			case !to.room(n.cond):
-				n.Stats.Overrun++
-			default:
-				n.Stats.Carried++
-				n.later(n.gossipDelay(from.id, to.id), func() { to.deliver(topic, from.id, sealed) })
+				continue
 			}
+			behind, ok := to.queue(n.cond)
+			if !ok {
+				n.Stats.Overrun++
+				continue
+			}
+			n.Stats.Carried++
+			n.later(n.gossipDelay(from.id, to.id)+behind, func() { to.deliver(topic, from.id, sealed) })
 		}
 	}
 }
@@ -201,6 +231,7 @@ func (n *Network) send(from *Node, to wire.DeviceID, frame []byte) error {
 		return fmt.Errorf("sending to %s: %w", to, chat.ErrUnreachable)
 	}
 	n.Stats.Frames++
+	n.watch(frame)
 	key := [2]wire.DeviceID{from.id, to}
 	at := time.Now().Add(max(n.delay(), 1))
 	if !at.After(n.last[key]) {
@@ -212,20 +243,20 @@ func (n *Network) send(from *Node, to wire.DeviceID, frame []byte) error {
 	return nil
 }
 
-// room says whether a gossip message fits into the node's queue, which drains at the given rate; the
-// network's mu is held.
-func (nd *Node) room(c Conditions) bool {
+// queue puts a gossip message into the node's queue, which drains at the given rate. It returns how long
+// the message waits there, or false when the queue is full. The network's mu is held.
+func (nd *Node) queue(c Conditions) (behind time.Duration, ok bool) {
 	if c.Rate == 0 {
-		return true
+		return 0, true
 	}
 	now := time.Now()
 	nd.queued = max(0, nd.queued-now.Sub(nd.drained).Seconds()*float64(c.Rate))
 	nd.drained = now
 	if nd.queued+1 > float64(c.Queue) {
-		return false
+		return 0, false
 	}
 	nd.queued++
-	return true
+	return time.Duration(nd.queued / float64(c.Rate) * float64(time.Second)), true
 }
 
 // announce makes a device findable until ctx ends.

@@ -311,7 +311,11 @@ func (nd *Node) Open(_ context.Context, to wire.DeviceID, protocol string) (chat
 	if !reachable {
 		return nil, fmt.Errorf("opening a stream to %s: %w", to, chat.ErrUnreachable)
 	}
-	mine, theirs := newPipe()
+	mine, theirs := newPipe(func(b []byte) {
+		nd.net.mu.Lock()
+		defer nd.net.mu.Unlock()
+		nd.net.watch(b)
+	})
 	svc := other.svc
 	go func() { // ends with the stream, whose deadlines the service sets
 		svc.ServeStream(context.Background(), nd.id, protocol, theirs)

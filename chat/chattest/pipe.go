@@ -14,8 +14,8 @@ import (
 const pipeBuffer = 256 << 10
 
 // newPipe returns the two ends of a buffered stream.
-func newPipe() (a, b chat.Stream) {
-	x, y := &direction{}, &direction{}
+func newPipe(watch func([]byte)) (a, b chat.Stream) {
+	x, y := &direction{watch: watch}, &direction{watch: watch}
 	x.changed, y.changed = sync.NewCond(&x.mu), sync.NewCond(&y.mu)
 	return &end{in: x, out: y}, &end{in: y, out: x}
 }
@@ -29,6 +29,7 @@ type direction struct {
 	reset   bool
 
 	readBy, writeBy time.Time // deadlines
+	watch           func([]byte)
 }
 
 var errReset = errors.New("stream was reset")
@@ -62,6 +63,7 @@ func (e *end) Read(b []byte) (int, error) {
 // Write implements io.Writer.
 func (e *end) Write(b []byte) (int, error) {
 	d := e.out
+	d.watch(b)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
