@@ -67,6 +67,9 @@ type Config struct {
 	// MDNS and DHT switch on discovery on the local link and in the network's DHT.
 	MDNS bool
 	DHT  bool
+	// PortMap asks the router to open a port (UPnP, NAT-PMP). It is left out where it makes no sense:
+	// on a public node, and when only loopback addresses are listened on.
+	PortMap bool
 	// Reachability: see its values.
 	Reachability Reachability
 	// Relay, if set, makes this node a public relay.
@@ -140,6 +143,7 @@ func DefaultLaptop() Config {
 		Network:      DefaultNetwork,
 		MDNS:         true,
 		DHT:          true,
+		PortMap:      true,
 		Reachability: ReachabilityPrivate,
 		Limits:       LaptopLimits(),
 	}

@@ -51,6 +51,8 @@ type gossip struct {
 	filter   *topicFilter
 	hooks    roomHooks
 	isRelay  func(peer.ID) bool
+	// keep takes what a relay forwarded and checked, with who handed it over; nil keeps nothing.
+	keep func(s *wire.Sealed, from wire.DeviceID)
 	// admit bounds what a relay forwards; nil admits everything.
 	admit func(topic wire.TopicKey, size int) bool
 
@@ -177,6 +179,11 @@ func (g *gossip) validate(_ context.Context, from peer.ID, m *pubsub.Message) pu
 		return pubsub.ValidationIgnore
 	}
 	m.ValidatorData = sealed
+	if g.keep != nil {
+		if dev, err := wire.DeviceFromPeerID([]byte(from)); err == nil {
+			g.keep(sealed, dev)
+		}
+	}
 	return pubsub.ValidationAccept
 }
 

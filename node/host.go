@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -21,6 +23,7 @@ import (
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 const (
@@ -89,7 +92,7 @@ func transportOptions(p *plan) []libp2p.Option {
 	if p.Simulation != nil {
 		return append([]libp2p.Option{libp2p.DisableIdentifyAddressDiscovery()}, p.Simulation.Options...)
 	}
-	return []libp2p.Option{
+	opts := []libp2p.Option{
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(libp2pquic.NewTransport),
 		// TLS first: over TCP it agrees on a post-quantum key, Noise does not. Noise stays for
@@ -97,9 +100,13 @@ func transportOptions(p *plan) []libp2p.Option {
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
-		libp2p.NATPortMap(),
 		libp2p.EnableAutoNATv2(),
 	}
+	onlyLoopback := len(p.listen) > 0 && !slices.ContainsFunc(p.listen, func(a ma.Multiaddr) bool { return !manet.IsIPLoopback(a) })
+	if p.PortMap && p.Reachability != ReachabilityPublic && !onlyLoopback {
+		opts = append(opts, libp2p.NATPortMap())
+	}
+	return opts
 }
 
 func reachabilityOptions(p *plan, relays autorelay.PeerSource) []libp2p.Option {
@@ -126,8 +133,8 @@ func reachabilityOptions(p *plan, relays autorelay.PeerSource) []libp2p.Option {
 func listen(h host.Host, configured []ma.Multiaddr, port int) (int, error) {
 	if len(configured) > 0 {
 		for _, a := range configured {
-			if err := h.Network().Listen(a); err != nil {
-				return 0, fmt.Errorf("listening on %s: %w", a, listenCause(err))
+			if err := listenAt(h, a); err != nil {
+				return 0, fmt.Errorf("listening on %s: %w", a, err)
 			}
 		}
 		return 0, nil
@@ -137,7 +144,7 @@ func listen(h host.Host, configured []ma.Multiaddr, port int) (int, error) {
 		chosen, err = listenDefault(h, 0) // somebody else has last time's port
 	}
 	if err != nil {
-		return 0, fmt.Errorf("listening: %w", listenCause(err))
+		return 0, fmt.Errorf("listening: %w", err)
 	}
 	return chosen, nil
 }
@@ -174,14 +181,40 @@ func listenText(h host.Host, text string) error {
 	if err != nil {
 		return err
 	}
-	return h.Network().Listen(a)
+	return listenAt(h, a)
 }
 
-// listenCause puts the operating system's reason first: libp2p wraps it in a list of all addresses.
+// listenAt opens one address. The TCP transport lets several sockets share a port, which hole punching
+// needs, so a port that another program has would not be noticed: it is tried without sharing first.
+func listenAt(h host.Host, a ma.Multiaddr) error {
+	if _, err := a.ValueForProtocol(ma.P_TCP); err == nil && fixedPort(a) {
+		probe, err := manet.Listen(a)
+		if err != nil {
+			return listenCause(err)
+		}
+		if err := probe.Close(); err != nil {
+			return err
+		}
+	}
+	return listenCause(h.Network().Listen(a))
+}
+
+func fixedPort(a ma.Multiaddr) bool {
+	port, err := a.ValueForProtocol(ma.P_TCP)
+	return err == nil && port != "0"
+}
+
+// listenCause says in words what the operating system refused.
 func listenCause(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		return fmt.Errorf("%w; choose another with --listen", op.Err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), syscall.EADDRINUSE.Error()):
+		return errors.New("another program uses this port; choose another with --listen, or stop that program")
+	case errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), syscall.EACCES.Error()):
+		return errors.New("this user may not use this port; choose one above 1023 with --listen")
+	case errors.Is(err, syscall.EADDRNOTAVAIL) || strings.Contains(err.Error(), syscall.EADDRNOTAVAIL.Error()):
+		return errors.New("no interface of this machine has this address; choose another with --listen")
 	}
 	return err
 }

@@ -295,7 +295,7 @@ func (l *leases) attachFrame(relay peer.ID, topics []wire.TopicKey) (*wire.Relay
 	if err != nil {
 		return nil, err
 	}
-	req := &wire.RelayAttach{Want: wire.WantForward, Lease: wire.DefaultLease}
+	req := &wire.RelayAttach{Want: wire.WantMirror, Lease: wire.DefaultLease}
 	if _, err := rand.Read(req.Nonce[:]); err != nil {
 		return nil, err
 	}

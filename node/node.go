@@ -188,9 +188,14 @@ func (n *Node) compose(ctx context.Context) error {
 // composeRelay makes what a public relay adds.
 func (n *Node) composeRelay() error {
 	p := n.plan
-	var err error
+	self, err := wire.DeviceFromPeerID([]byte(n.id))
+	if err != nil {
+		return fmt.Errorf("making a relay: %w", err)
+	}
+	archive := relay.NewArchive(p.Relay.Archive, n.store, self, p.Clock.Now, p.Logger)
 	n.server, err = relay.New(*p.Relay, relay.Parts{
 		Host:    n.host,
+		Archive: archive,
 		Forward: n.gossip,
 		Lists:   n.lists,
 		Sent:    n.bandwidth.out.Load,
@@ -201,7 +206,7 @@ func (n *Node) composeRelay() error {
 	if err != nil {
 		return err
 	}
-	n.gossip.admit = n.server.Admit
+	n.gossip.admit, n.gossip.keep = n.server.Admit, archive.Keep
 	if p.Relay.Status == "" {
 		return nil
 	}
