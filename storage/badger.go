@@ -67,19 +67,11 @@ func openBadger(o badger.Options) (e *badgerEngine, err error) {
 	if err != nil {
 		return nil, classifyOpen(err)
 	}
-	e = &badgerEngine{db: db, dir: o.Dir}
-	logs, err := filepath.Glob(filepath.Join(o.Dir, "*.mem"))
+	last, err := lastLog(o.Dir)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, db.Close())
 	}
-	for _, name := range logs {
-		var n int
-		if _, err := fmt.Sscanf(filepath.Base(name), "%d.mem", &n); err == nil {
-			e.lastLog = max(e.lastLog, n)
-		}
-	}
-	e.firstLog = e.lastLog
-	return e, nil
+	return &badgerEngine{db: db, dir: o.Dir, firstLog: last, lastLog: last}, nil
 }
 
 // classifyOpen gives Badger's errors our names.
@@ -121,38 +113,68 @@ func (e *badgerEngine) logPath(n int) string {
 }
 
 func (e *badgerEngine) sync() error {
-	for {
-		if _, err := os.Stat(e.logPath(e.lastLog + 1)); err != nil {
-			break
-		}
-		e.lastLog++
+	newest, err := e.newestLog()
+	if err != nil {
+		return err
 	}
-	rotated := e.firstLog != e.lastLog
-	for n := e.firstLog; n <= e.lastLog; n++ {
+	for n := e.firstLog; n <= newest; n++ {
 		if err := syncFile(e.logPath(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err // a log that is gone was written out as a table, and synced
 		}
 	}
-	if rotated {
+	if newest != e.lastLog {
 		if err := syncDir(e.dir); err != nil {
 			return err
 		}
 	}
-	e.firstLog = e.lastLog
+	e.firstLog, e.lastLog = newest, newest
 	return nil
+}
+
+// newestLog returns the number of the log that Badger writes now. Mostly that
+// is the one known; when it is gone, or has a successor, the directory tells.
+func (e *badgerEngine) newestLog() (int, error) {
+	_, now := os.Stat(e.logPath(e.lastLog))
+	_, next := os.Stat(e.logPath(e.lastLog + 1))
+	if now == nil && errors.Is(next, os.ErrNotExist) {
+		return e.lastLog, nil
+	}
+	return lastLog(e.dir)
+}
+
+// lastLog returns the highest number of a write-ahead log in a directory.
+func lastLog(dir string) (last int, err error) {
+	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
+	if err == nil && len(logs) == 0 {
+		err = errors.New("the database has no write-ahead log")
+	}
+	for _, name := range logs {
+		var n int
+		if _, serr := fmt.Sscanf(filepath.Base(name), "%d.mem", &n); serr == nil {
+			last = max(last, n)
+		}
+	}
+	return last, err
 }
 
 func (e *badgerEngine) close() error { return e.db.Close() }
 
 // compact rewrites the tables so that what was replaced or removed leaves the
-// files: dropping a prefix that no key has flushes the write buffer and
-// compacts level 0, flattening does the rest.
+// files. Dropping a prefix flushes the write buffer and compacts level 0, if
+// there is a key to drop; flattening does the rest. What an open snapshot
+// could still see is kept.
 func (e *badgerEngine) compact() error {
-	if err := e.db.DropPrefix([]byte{0xfe}); err != nil {
+	if err := e.apply([]write{{key: compactKey, value: []byte{0}}}); err != nil {
+		return err
+	}
+	if err := e.db.DropPrefix(compactKey); err != nil {
 		return err
 	}
 	return e.db.Flatten(1)
 }
+
+// compactKey has a prefix that no kind uses.
+var compactKey = []byte{0xfe}
 
 type badgerSnapshot struct{ txn *badger.Txn }
 

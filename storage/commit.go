@@ -115,15 +115,12 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 // happens when no caller is left, and the last sync is done.
 func (s *Store) commitLoop() {
 	defer close(s.done)
-	var held *request // did not fit into the last group
-	unsynced := false
-	timer := time.NewTimer(time.Hour)
+	var held *request        // did not fit into the last group
+	var unsynced time.Time   // since when something applied waits for a sync
+	var due <-chan time.Time // fires when it has waited long enough
+	timer := time.NewTimer(relaxedDelay)
 	defer timer.Stop()
 	for {
-		var due <-chan time.Time
-		if unsynced {
-			due = timer.C
-		}
 		group := make([]*request, 0, 16)
 		if held != nil {
 			group, held = append(group, held), nil
@@ -132,24 +129,29 @@ func (s *Store) commitLoop() {
 			case r := <-s.requests:
 				group = append(group, r)
 			case <-due:
-				unsynced = false
-				s.syncNow()
-				continue
 			case <-s.quit: // nobody is inside any more, so nothing waits
-				if unsynced {
+				if due != nil {
 					s.syncNow()
 				}
 				return
 			}
 		}
-		group, held = s.gather(group)
-		if s.commitGroup(group) {
-			if !unsynced {
+		if len(group) > 0 {
+			group, held = s.gather(group)
+			switch did := s.commitGroup(group); {
+			case did == groupSynced:
+				due = nil
+			case did == groupApplied && due == nil:
+				unsynced = time.Now()
 				timer.Reset(relaxedDelay)
+				due = timer.C
 			}
-			unsynced = true
-		} else {
-			unsynced = false
+		}
+		// Also when relaxed requests keep coming: a log that Badger has replaced
+		// twice since the last sync is harder to keep track of.
+		if due != nil && time.Since(unsynced) >= relaxedDelay {
+			s.syncNow()
+			due = nil
 		}
 	}
 }
@@ -181,9 +183,17 @@ func (r *request) finish(err error) {
 	}
 }
 
-// commitGroup runs the requests of a group in one transaction and answers
-// them. It returns true if something applied still waits for a sync.
-func (s *Store) commitGroup(group []*request) (unsynced bool) {
+// What commitGroup did.
+type groupResult uint8
+
+const (
+	groupNothing groupResult = iota // all requests were refused
+	groupApplied                    // something waits for a sync
+	groupSynced                     // everything applied so far is durable
+)
+
+// commitGroup runs the requests of a group in one transaction and answers them.
+func (s *Store) commitGroup(group []*request) groupResult {
 	s.growFilter()
 	t := s.begin()
 	durable := false
@@ -203,24 +213,28 @@ func (s *Store) commitGroup(group []*request) (unsynced bool) {
 		accepted = append(accepted, r)
 		durable = durable || r.mode == Durable
 	}
+	if len(accepted) == 0 {
+		t.snap.release()
+		return groupNothing
+	}
 	err := s.applyTx(t)
 	t.snap.release()
 	if err == nil {
 		for _, fn := range t.after {
 			fn()
 		}
-		unsynced = !durable && len(accepted) > 0
 	}
 	if err == nil && durable {
 		answerRelaxed(accepted)
 		err = s.syncAll()
 	}
 	for _, r := range accepted {
-		if r.mode == Durable || !durable || err != nil {
-			r.finishOnce(err)
-		}
+		r.finishOnce(err)
 	}
-	return unsynced
+	if durable && err == nil {
+		return groupSynced
+	}
+	return groupApplied
 }
 
 // answerRelaxed answers the relaxed requests of a group before the sync that

@@ -56,15 +56,19 @@ type compactor interface{ compact() error }
 // Purge is "delete now": it rotates the epoch key and rewrites the database so
 // that what was replaced, removed or deleted is no longer in its files. (The
 // file system, a copy-on-write one above all, and flash storage may keep old
-// blocks.) It rewrites up to the whole database and holds up writers
-// meanwhile.
+// blocks.) Loops over iterators that are running meanwhile keep what they may
+// still see. It rewrites up to the whole database and holds up writers.
 func (s *Store) Purge(ctx context.Context) error {
 	err := s.FlushSearch(ctx)
 	if err == nil {
 		err = s.RotateEpoch(ctx)
 	}
 	if c, ok := s.eng.(compactor); ok && err == nil {
-		err = s.update(ctx, Durable, func(*tx) error { return c.compact() })
+		err = s.update(ctx, Durable, func(t *tx) error {
+			t.snap.release() // or compaction would keep what it sees
+			defer func() { t.snap = s.eng.snapshot() }()
+			return c.compact()
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("purging: %w", err)
