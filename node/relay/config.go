@@ -23,6 +23,9 @@ type Config struct {
 	// Circuits: relayed connections for peers that cannot reach each other.
 	Circuits Circuits
 
+	// Archive: what is kept for those who are away.
+	Archive ArchiveConfig
+
 	// Lists is the path of a file with one rule a line, "allow PEERID|CIDR" or "deny PEERID|CIDR",
 	// that is read again when it changes; empty: everybody may come. With any allow rule, only those
 	// allowed may.

@@ -49,6 +49,7 @@ type Server struct {
 	meter   *meter
 	shaper  *shaper
 	counts  counts
+	archive *Archive // nil: nothing is kept
 
 	mu    sync.Mutex // guards table
 	table *table
@@ -58,6 +59,7 @@ type Server struct {
 type Parts struct {
 	Host    host.Host
 	Forward Forwarder
+	Archive *Archive     // keeps events and mail for those who are away; nil keeps nothing
 	Lists   *Lists       // nil admits everybody
 	Sent    func() int64 // bytes this node has sent since its start, for the daily cap
 	Store   UsageStore   // keeps what was used; nil forgets at a restart
@@ -83,9 +85,10 @@ func New(cfg Config, p Parts) (*Server, error) {
 	}
 	s := &Server{
 		host: p.Host, self: self, cfg: cfg, log: p.Logger, lists: p.Lists, forward: p.Forward,
-		meter:  newMeter(cfg.Circuits, p.Sent, p.Store, p.Now),
-		shaper: newShaper(cfg.Circuits),
-		table:  newTable(cfg),
+		archive: p.Archive,
+		meter:   newMeter(cfg.Circuits, p.Sent, p.Store, p.Now),
+		shaper:  newShaper(cfg.Circuits),
+		table:   newTable(cfg),
 	}
 	return s, nil
 }
@@ -111,6 +114,16 @@ func (s *Server) Run(ctx context.Context) error {
 		defer end()
 		s.serve(st)
 	})
+	archived := make(chan error, 1)
+	if s.archive == nil {
+		archived <- nil
+	} else {
+		go func() { // ends with ctx; waited for below
+			archived <- s.archive.run(ctx, s.host, func(c network.Conn) bool {
+				return s.lists.Allows(c.RemotePeer(), c.RemoteMultiaddr())
+			})
+		}()
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for done := false; !done; {
@@ -134,7 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 		stop()
 	}
 	last := context.WithoutCancel(ctx)
-	return errors.Join(stopCircuits(), s.meter.save(last))
+	return errors.Join(<-archived, stopCircuits(), s.meter.save(last))
 }
 
 // serve answers one client's stream.
@@ -229,19 +242,21 @@ func (s *Server) refusal(code wire.RelayCode, detail string) *wire.RelayAttached
 }
 
 func (s *Server) limits() wire.RelayLimits {
-	return wire.RelayLimits{
+	l := wire.RelayLimits{
 		Topics:          uint32(s.cfg.TopicsPerPeer),
 		EventsPerSecond: uint32(s.cfg.EventsPerSecond),
 		BytesPerSecond:  uint32(s.cfg.BytesPerSecond),
 	}
+	if s.archive != nil {
+		s.archive.limits(&l)
+	}
+	return l
 }
 
-// attach grants leases for the topics whose key the client holds.
+// attach grants leases for the topics whose key the client holds. A relay without an archive
+// forwards what it is asked to mirror: its limits say that it keeps nothing.
 func (s *Server) attach(p peer.ID, client wire.DeviceID, f *wire.RelayAttach) *wire.RelayAttached {
 	answer := &wire.RelayAttached{Code: wire.RelayOK, Limits: s.limits()}
-	if f.Want != wire.WantForward {
-		return s.refusal(wire.RelayNotOffered, "this relay forwards topics and keeps nothing")
-	}
 	if over := s.meter.exceeded(); over != "" {
 		s.counts.refused.Add(1)
 		return s.refusal(wire.RelayQuota, over)
@@ -251,7 +266,11 @@ func (s *Server) attach(p peer.ID, client wire.DeviceID, f *wire.RelayAttach) *w
 	for i, t := range f.Topics {
 		g := wire.RelayGrant{Topic: t.Topic, Code: wire.RelayBadProof}
 		if proved[i] {
-			g.Code = s.grant(p, t.Topic, time.Now().Add(lease))
+			until := time.Now().Add(lease)
+			g.Code = s.grant(p, t.Topic, until)
+			if g.Code == wire.RelayOK && f.Want == wire.WantMirror && s.archive != nil {
+				s.archive.want(t.Topic, until)
+			}
 		}
 		switch g.Code {
 		case wire.RelayOK:

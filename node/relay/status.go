@@ -74,6 +74,9 @@ func (s *Server) Register(reg prometheus.Registerer) error {
 	gauge("reservations", "Circuit reservations that stand.", func(sn Snapshot) float64 { return float64(sn.Reservations) })
 	gauge("sent_today_bytes", "Bytes sent in this UTC day.", func(sn Snapshot) float64 { return float64(sn.SentToday) })
 	gauge("sent_month_bytes", "Bytes sent in this UTC month.", func(sn Snapshot) float64 { return float64(sn.SentMonth) })
+	if s.archive != nil {
+		s.archive.register(gauge, counter)
+	}
 	c := &s.counts
 	counter("requests_total", "Requests of clients.", &c.requests)
 	counter("leases_granted_total", "Leases given or renewed.", &c.granted)
