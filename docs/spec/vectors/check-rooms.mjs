@@ -315,7 +315,7 @@ function payloadLink(kind, s, value) {
 function roomLink(l) {
   need(canonicalName(l.name) === l.name, 'name');
   need((l.addresses ?? []).every((a) => a.startsWith('/')), 'address');
-  const escape = (s) => encodeURIComponent(s);
+  const escape = (s) => encodeURIComponent(s).replace(/[!'()*]/g, (c) => '%' + c.charCodeAt(0).toString(16).toUpperCase());
   const query = [];
   if (l.network) query.push('network=' + escape(l.network));
   if (l.password) query.push('password=1');
