@@ -28,6 +28,8 @@ type Config struct {
 	Gossip    Gossip
 	Direct    Direct
 	Directory Directory
+	// Relays are the relays that keep things for those who are away; nil when there are none.
+	Relays Relays
 	// Clock is the wall clock; nil is the system's.
 	Clock Clock
 	// Rand yields keys, ids and salts; nil is crypto/rand. Anything else is for tests.

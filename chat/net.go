@@ -64,6 +64,16 @@ type Directory interface {
 	Find(ctx context.Context, key [32]byte) ([]wire.DeviceID, error)
 }
 
+// Relays lists the public relays that keep things for those who are away. A relay speaks the sync
+// protocol as a mirror, which shows no proof of membership, and [wire.MailboxProtocol]; both over
+// [Direct].Open.
+type Relays interface {
+	// Relays lists the relays that the user trusts and that are connected now.
+	Relays() []wire.DeviceID
+	// Mirrors lists those of them that keep a joined topic's events now.
+	Mirrors(topic wire.TopicKey) []wire.DeviceID
+}
+
 // Stream is a reliable byte stream to one device. Close ends both directions; deadlines as in net.Conn.
 type Stream interface {
 	io.ReadWriteCloser

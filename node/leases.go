@@ -14,6 +14,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/wire"
 )
 
@@ -37,9 +38,11 @@ type leases struct {
 	kick chan struct{}    // capacity 1
 	done chan leaseResult // results of requests
 
-	mu    sync.Mutex // guards rooms, seen
+	mu    sync.Mutex // guards everything below
 	rooms map[wire.TopicKey]*wire.RoomKeys
-	seen  map[peer.ID]relayState // for the status
+	seen  map[peer.ID]relayState            // for the status
+	kept  map[wire.TopicKey][]wire.DeviceID // relays that mirror a topic for us
+	known []wire.DeviceID                   // trusted relays that are connected
 }
 
 // relayState is how this device stands with one relay.
@@ -57,6 +60,7 @@ type lease struct {
 
 type relayLeases struct {
 	busy   bool
+	keeps  bool // it mirrors what it forwards
 	topics map[wire.TopicKey]lease
 	err    string
 }
@@ -79,6 +83,8 @@ func newLeases(n *Node) *leases {
 		seen:  make(map[peer.ID]relayState),
 	}
 }
+
+var _ chat.Relays = (*leases)(nil)
 
 func (l *leases) join(keys *wire.RoomKeys) {
 	l.mu.Lock()
@@ -333,6 +339,7 @@ func (l *leases) settle(at map[peer.ID]*relayLeases, r leaseResult) {
 	}
 	granted := make(map[wire.TopicKey]time.Duration)
 	if r.answer != nil {
+		rl.keeps = r.answer.Limits.MirrorEvents > 0
 		for _, g := range r.answer.Grants {
 			if g.Code == wire.RelayOK {
 				granted[g.Topic] = min(g.Lease, wire.MaxLease)
@@ -352,18 +359,41 @@ func (l *leases) settle(at map[peer.ID]*relayLeases, r leaseResult) {
 	}
 }
 
-// publish updates what the status shows.
+// publish updates what others may ask.
 func (l *leases) publish(at map[peer.ID]*relayLeases) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.seen)
+	l.kept, l.known = make(map[wire.TopicKey][]wire.DeviceID), nil
 	for p, rl := range at {
 		st := relayState{err: rl.err}
-		for _, le := range rl.topics {
-			if !le.until.IsZero() {
-				st.topics++
+		dev, err := wire.DeviceFromPeerID([]byte(p))
+		if err == nil {
+			l.known = append(l.known, dev)
+		}
+		for topic, le := range rl.topics {
+			if le.until.IsZero() {
+				continue
+			}
+			st.topics++
+			if rl.keeps && err == nil {
+				l.kept[topic] = append(l.kept[topic], dev)
 			}
 		}
 		l.seen[p] = st
 	}
+}
+
+// Relays implements chat.Relays.
+func (l *leases) Relays() []wire.DeviceID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.known)
+}
+
+// Mirrors implements chat.Relays.
+func (l *leases) Mirrors(topic wire.TopicKey) []wire.DeviceID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.kept[topic])
 }

@@ -136,6 +136,7 @@ func (n *Node) compose(ctx context.Context) error {
 			Gossip:      n.gossip,
 			Direct:      n.direct,
 			Directory:   directory{n},
+			Relays:      n.leases,
 			Clock:       p.Clock,
 			Logger:      p.Logger,
 			Limits:      p.Chat,
