@@ -1,18 +1,26 @@
 package sync
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 )
 
 // Digest is the digest of a window: equal for equal sets, collision resistant.
 type Digest [sha256.Size]byte
 
-// dayDigest is SHA-256 over the ids of one UTC day in the order of the set.
+// dayDigest is SHA-256 over the ids of one UTC day in ascending order. It does not depend on times, so that
+// a store can keep it as a digest of a set of ids.
 func dayDigest(items []Item) Digest {
-	h := sha256.New()
+	ids := make([]ID, len(items))
 	for i := range items {
-		h.Write(items[i].ID[:])
+		ids[i] = items[i].ID
+	}
+	slices.SortFunc(ids, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	h := sha256.New()
+	for i := range ids {
+		h.Write(ids[i][:])
 	}
 	return Digest(h.Sum(nil))
 }

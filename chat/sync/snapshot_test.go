@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,11 +24,12 @@ func digestByHand(items []Item, floor, cut Time) Digest {
 	for _, d := range slices.Sorted(maps.Keys(days)) {
 		all = binary.BigEndian.AppendUint32(all, d)
 		all = binary.BigEndian.AppendUint32(all, uint32(len(days[d])))
-		var ids []byte
+		var ids []string
 		for _, i := range days[d] {
-			ids = append(ids, i.ID[:]...)
+			ids = append(ids, string(i.ID[:]))
 		}
-		sum := sha256.Sum256(ids)
+		slices.Sort(ids)
+		sum := sha256.Sum256([]byte(strings.Join(ids, "")))
 		all = append(all, sum[:]...)
 	}
 	return sha256.Sum256(all)
