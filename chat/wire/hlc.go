@@ -22,9 +22,6 @@ func HLCFromTime(t time.Time) HLC {
 // Time returns the wall time of the reading in UTC, to the millisecond.
 func (h HLC) Time() time.Time { return time.UnixMilli(int64(h >> hlcCounterBits)).UTC() }
 
-// Counter returns the logical part.
-func (h HLC) Counter() uint16 { return uint16(h) }
-
 // Next returns the reading for a new event: the greatest of the wall clock, one
 // past the own last event, and one past each parent. Whatever lies more than
 // MaxAhead beyond the wall clock is left out, one's own last event included, so

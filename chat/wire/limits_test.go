@@ -11,153 +11,197 @@ import (
 	"time"
 )
 
-// TestLimits takes each limit exactly, and refuses one more, when encoding.
-func TestLimits(t *testing.T) {
-	text := func(n int) string { return strings.Repeat("x", n) }
-	accounts := func(n int) []AccountID {
-		out := make([]AccountID, n)
-		for i := range out {
-			binary.BigEndian.PutUint32(out[i][:], uint32(i+1))
+// limitCase tries something of a size; up to limit it must succeed.
+type limitCase struct {
+	limit int
+	try   func(n int) error
+}
+
+// checkLimits takes each limit exactly, and refuses one more.
+func checkLimits(t *testing.T, cases map[string]limitCase) {
+	t.Helper()
+	for name, c := range cases {
+		if err := c.try(c.limit); err != nil {
+			t.Errorf("%s of %d: %v", name, c.limit, err)
 		}
-		return out
-	}
-	body := func(b Body) error {
-		content, err := EncodeBody(b)
-		if err == nil {
-			_, err = ParseBody(b.EventKind(), content)
+		if err := c.try(c.limit + 1); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s of %d: %v", name, c.limit+1, err)
 		}
-		return err
 	}
-	frame := func(protocol string, f Frame) error {
-		payload, err := EncodeFrame(f)
-		if err == nil {
-			_, err = frameParsers[protocol](payload)
-		}
-		return err
+}
+
+func letters(n int) string { return strings.Repeat("x", n) }
+
+// numbered returns n accounts in ascending order.
+func numbered(n int) []AccountID {
+	out := make([]AccountID, n)
+	for i := range out {
+		binary.BigEndian.PutUint32(out[i][:], uint32(i+1))
 	}
-	keys := testRoomKeys(t)
-	header := func(change func(*Header)) error {
-		h := testEvent(t, keys, &JoinBody{}, nil).Header
-		change(&h)
-		_, err := NewEvent(h, nil, testKey("ada/laptop"), random("s"))
-		return err
+	return out
+}
+
+// codeBody encodes and decodes a body.
+func codeBody(b Body) error {
+	content, err := EncodeBody(b)
+	if err == nil {
+		_, err = ParseBody(b.EventKind(), content)
 	}
-	acct := AccountID{1}
-	for name, c := range map[string]struct {
-		limit int
-		try   func(n int) error
-	}{
-		"text":     {MaxText, func(n int) error { return body(&MessageBody{Text: text(n)}) }},
-		"edit":     {MaxText, func(n int) error { return body(&EditBody{Text: text(n)}) }},
-		"mentions": {MaxMentions, func(n int) error { return body(&MessageBody{Text: "x", Mentions: accounts(n)}) }},
+	return err
+}
+
+// codeFrame encodes and decodes a frame.
+func codeFrame(protocol string, f Frame) error {
+	payload, err := EncodeFrame(f)
+	if err == nil {
+		_, err = frameParsers[protocol](payload)
+	}
+	return err
+}
+
+// makeEvent makes an event whose header is changed first.
+func makeEvent(t *testing.T, change func(*Header)) error {
+	t.Helper()
+	h := testEvent(t, testRoomKeys(t), &JoinBody{}, nil).Header
+	change(&h)
+	_, err := NewEvent(h, nil, testKey("ada/laptop"), random("s"))
+	return err
+}
+
+func TestBodyLimits(t *testing.T) {
+	acct, topic := AccountID{1}, TopicKey{1}
+	checkLimits(t, map[string]limitCase{
+		"text":     {MaxText, func(n int) error { return codeBody(&MessageBody{Text: letters(n)}) }},
+		"edit":     {MaxText, func(n int) error { return codeBody(&EditBody{Text: letters(n)}) }},
+		"mentions": {MaxMentions, func(n int) error { return codeBody(&MessageBody{Text: "x", Mentions: numbered(n)}) }},
 		"files": {MaxAttachments, func(n int) error {
 			files := make([]File, n)
 			for i := range files {
-				files[i] = File{Name: text(MaxFileName), MediaType: text(MaxMediaType)}
+				files[i] = File{Name: letters(MaxFileName), MediaType: letters(MaxMediaType)}
 			}
-			return body(&MessageBody{Files: files})
+			return codeBody(&MessageBody{Files: files})
 		}},
-		"file name":  {MaxFileName, func(n int) error { return body(&MessageBody{Files: []File{{Name: text(n)}}}) }},
-		"media type": {MaxMediaType, func(n int) error { return body(&MessageBody{Files: []File{{Name: "x", MediaType: text(n)}}}) }},
-		"nick":       {MaxNick, func(n int) error { return body(&ProfileBody{Nick: text(n)}) }},
-		"about":      {MaxAbout, func(n int) error { return body(&ProfileBody{Nick: "x", About: text(n)}) }},
-		"reason":     {MaxReason, func(n int) error { return body(&BanBody{Account: acct, Reason: text(n)}) }},
-		"leave":      {MaxReason, func(n int) error { return body(&LeaveBody{Reason: text(n)}) }},
-		"redact":     {MaxReason, func(n int) error { return body(&RedactBody{Reason: text(n)}) }},
-		"topic":      {MaxTopicText, func(n int) error { return body(&TopicBody{Text: text(n)}) }},
-		"reaction":   {MaxReaction, func(n int) error { return body(&ReactBody{Symbol: text(n)}) }},
-		"marker":     {MaxReadMarkerBox, func(n int) error { return body(&ReadMarkerBody{Box: make([]byte, n)}) }},
-		"room":       {MaxPrivateName, func(n int) error { return body(&CreateBody{Name: text(n), Topic: keys.Topic, Network: "m"}) }},
+		"file name":  {MaxFileName, func(n int) error { return codeBody(&MessageBody{Files: []File{{Name: letters(n)}}}) }},
+		"media type": {MaxMediaType, func(n int) error { return codeBody(&MessageBody{Files: []File{{Name: "x", MediaType: letters(n)}}}) }},
+		"nick":       {MaxNick, func(n int) error { return codeBody(&ProfileBody{Nick: letters(n)}) }},
+		"about":      {MaxAbout, func(n int) error { return codeBody(&ProfileBody{Nick: "x", About: letters(n)}) }},
+		"reason":     {MaxReason, func(n int) error { return codeBody(&BanBody{Account: acct, Reason: letters(n)}) }},
+		"leave":      {MaxReason, func(n int) error { return codeBody(&LeaveBody{Reason: letters(n)}) }},
+		"redact":     {MaxReason, func(n int) error { return codeBody(&RedactBody{Reason: letters(n)}) }},
+		"topic":      {MaxTopicText, func(n int) error { return codeBody(&TopicBody{Text: letters(n)}) }},
+		"reaction":   {MaxReaction, func(n int) error { return codeBody(&ReactBody{Symbol: letters(n)}) }},
+		"marker":     {MaxReadMarkerBox, func(n int) error { return codeBody(&ReadMarkerBody{Box: make([]byte, n)}) }},
+		"room":       {MaxPrivateName, func(n int) error { return codeBody(&CreateBody{Name: letters(n), Topic: topic, Network: "m"}) }},
 		"network": {MaxNetworkName, func(n int) error {
-			return body(&CreateBody{Name: "n", Topic: keys.Topic, Network: text(n)})
+			return codeBody(&CreateBody{Name: "n", Topic: topic, Network: letters(n)})
 		}},
-		"rate":    {maxRatePerMinute, func(n int) error { return body(&PolicyBody{RatePerMinute: uint32(n)}) }},
-		"burst":   {maxBurst, func(n int) error { return body(&PolicyBody{Burst: uint32(n)}) }},
-		"days":    {maxHistoryDays, func(n int) error { return body(&PolicyBody{HistoryDays: uint32(n)}) }},
-		"events":  {maxHistoryEvents, func(n int) error { return body(&PolicyBody{HistoryEvents: uint32(n)}) }},
-		"expiry":  {maxExpirySeconds, func(n int) error { return body(&PolicyBody{ExpirySeconds: uint32(n)}) }},
-		"role":    {int(RoleOwner), func(n int) error { return body(&RoleBody{Account: acct, Role: Role(n)}) }},
-		"post":    {int(RoleOwner), func(n int) error { return body(&PolicyBody{PostRole: Role(n)}) }},
-		"style":   {int(StyleNotice), func(n int) error { return body(&MessageBody{Text: "x", Style: Style(n)}) }},
-		"present": {int(PresenceGone), func(n int) error { return body(&PresenceBody{State: Presence(n)}) }},
+		"rate":    {maxRatePerMinute, func(n int) error { return codeBody(&PolicyBody{RatePerMinute: uint32(n)}) }},
+		"burst":   {maxBurst, func(n int) error { return codeBody(&PolicyBody{Burst: uint32(n)}) }},
+		"days":    {maxHistoryDays, func(n int) error { return codeBody(&PolicyBody{HistoryDays: uint32(n)}) }},
+		"events":  {maxHistoryEvents, func(n int) error { return codeBody(&PolicyBody{HistoryEvents: uint32(n)}) }},
+		"expiry":  {maxExpirySeconds, func(n int) error { return codeBody(&PolicyBody{ExpirySeconds: uint32(n)}) }},
+		"role":    {int(RoleOwner), func(n int) error { return codeBody(&RoleBody{Account: acct, Role: Role(n)}) }},
+		"post":    {int(RoleOwner), func(n int) error { return codeBody(&PolicyBody{PostRole: Role(n)}) }},
+		"style":   {int(StyleNotice), func(n int) error { return codeBody(&MessageBody{Text: "x", Style: Style(n)}) }},
+		"present": {int(PresenceGone), func(n int) error { return codeBody(&PresenceBody{State: Presence(n)}) }},
+	})
+}
+
+func TestHeaderLimits(t *testing.T) {
+	checkLimits(t, map[string]limitCase{
 		"parents": {MaxParents, func(n int) error {
-			return header(func(h *Header) {
-				for _, a := range accounts(n) {
+			return makeEvent(t, func(h *Header) {
+				for _, a := range numbered(n) {
 					h.Parents = append(h.Parents, EventID(a))
 				}
 			})
 		}},
 		"attachments": {MaxAttachments, func(n int) error {
-			return header(func(h *Header) { h.Attachments = make([]Attachment, n); fillSizes(h.Attachments) })
+			return makeEvent(t, func(h *Header) { h.Attachments = make([]Attachment, n); fillSizes(h.Attachments) })
 		}},
 		"attachment": {MaxAttachmentSize, func(n int) error {
-			return header(func(h *Header) { h.Attachments = []Attachment{{Size: uint64(n)}} })
+			return makeEvent(t, func(h *Header) { h.Attachments = []Attachment{{Size: uint64(n)}} })
 		}},
 		"content": {MaxBody - BodySaltSize, func(n int) error {
-			_, err := NewEvent(testEvent(t, keys, &JoinBody{}, nil).Header, make([]byte, n), testKey("ada/laptop"), random("s"))
+			_, err := NewEvent(testEvent(t, testRoomKeys(t), &JoinBody{}, nil).Header, make([]byte, n), testKey("ada/laptop"), random("s"))
 			return err
 		}},
-		"envelope": {MaxEnvelope, func(n int) error { return frame("dm", &DMData{Envelope: make([]byte, n)}) }},
-		"acks":     {MaxAcks, func(n int) error { return frame("dm", &DMAck{Kind: ReceiptRead, IDs: msgIDs(n)}) }},
+	})
+}
+
+func TestDMFrameLimits(t *testing.T) {
+	checkLimits(t, map[string]limitCase{
+		"envelope": {MaxEnvelope, func(n int) error { return codeFrame("dm", &DMData{Envelope: make([]byte, n)}) }},
+		"acks":     {MaxAcks, func(n int) error { return codeFrame("dm", &DMAck{Kind: ReceiptRead, IDs: msgIDs(n)}) }},
 		"capabilities": {MaxCapabilities, func(n int) error {
-			return frame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: names(n)})
+			return codeFrame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: names(n)})
 		}},
 		"capability": {MaxCapability, func(n int) error {
-			return frame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: []string{text(n)}})
+			return codeFrame("dm", &DMHello{Certificate: testCertificate(t), Capabilities: []string{letters(n)}})
 		}},
+	})
+}
+
+func TestRelayLimits(t *testing.T) {
+	checkLimits(t, map[string]limitCase{
 		"topics": {MaxAttachTopics, func(n int) error {
 			f := &RelayDetach{}
-			for _, a := range accounts(n) {
+			for _, a := range numbered(n) {
 				f.Topics = append(f.Topics, TopicKey(a))
 			}
-			return frame("relay", f)
+			return codeFrame("relay", f)
 		}},
 		"attach": {MaxAttachTopics, func(n int) error {
 			f := &RelayAttach{Want: WantForward, Lease: MaxLease, Nonce: [32]byte{1}}
-			for _, a := range accounts(n) {
+			for _, a := range numbered(n) {
 				f.Topics = append(f.Topics, RelayTopic{Topic: TopicKey(a)})
 			}
-			return frame("relay", f)
+			return codeFrame("relay", f)
 		}},
 		"lease": {int(MaxLease / time.Second), func(n int) error {
-			return frame("relay", &RelayAttach{Want: WantForward, Lease: time.Duration(n) * time.Second, Nonce: [32]byte{1}, Topics: []RelayTopic{{Topic: keys.Topic}}})
+			return codeFrame("relay", &RelayAttach{Want: WantForward, Lease: time.Duration(n) * time.Second, Nonce: [32]byte{1}, Topics: []RelayTopic{{Topic: TopicKey{1}}}})
 		}},
 		"grants": {MaxAttachTopics, func(n int) error {
 			f := &RelayAttached{Code: RelayOK}
-			for _, a := range accounts(n) {
+			for _, a := range numbered(n) {
 				f.Grants = append(f.Grants, RelayGrant{Topic: TopicKey(a), Code: RelayOK, Lease: MaxLease})
 			}
-			return frame("relay", f)
+			return codeFrame("relay", f)
 		}},
 		"deposit": {MaxEnvelope, func(n int) error {
-			return frame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Second, Envelope: make([]byte, n)})
+			return codeFrame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Second, Envelope: make([]byte, n)})
 		}},
 		"keep": {int(MaxMailboxLife / time.Second), func(n int) error {
-			return frame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Duration(n) * time.Second, Envelope: []byte{1}})
+			return codeFrame("mailbox", &MailboxDeposit{Mailbox: MailboxID{1}, Keep: time.Duration(n) * time.Second, Envelope: []byte{1}})
 		}},
 		"collect": {MaxCollect, func(n int) error {
-			return frame("mailbox", &MailboxCollect{Mailbox: MailboxID{1}, Nonce: [32]byte{1}, Proof: Signature{1}, Limit: uint32(n)})
+			return codeFrame("mailbox", &MailboxCollect{Mailbox: MailboxID{1}, Nonce: [32]byte{1}, Proof: Signature{1}, Limit: uint32(n)})
 		}},
 		"items": {MaxCollect, func(n int) error {
 			f := &MailboxItems{Code: RelayOK}
-			for _, a := range accounts(n) {
+			for _, a := range numbered(n) {
 				f.Items = append(f.Items, MailboxItem{Deposit: DepositID(a), Envelope: []byte{1}})
 			}
-			return frame("mailbox", f)
+			return codeFrame("mailbox", f)
 		}},
 		"delete": {MaxDelete, func(n int) error {
 			f := &MailboxDelete{Mailbox: MailboxID{1}, Nonce: [32]byte{1}, Proof: Signature{1}}
-			for _, a := range accounts(n) {
+			for _, a := range numbered(n) {
 				f.Deposits = append(f.Deposits, DepositID(a))
 			}
-			return frame("mailbox", f)
+			return codeFrame("mailbox", f)
 		}},
+	})
+}
+
+func TestLinkAndContentLimits(t *testing.T) {
+	checkLimits(t, map[string]limitCase{
 		"addresses": {MaxLinkAddresses, func(n int) error {
 			_, err := (&RoomLink{Name: "x", Addresses: addresses(n)}).Text()
 			return err
 		}},
 		"address": {MaxAddress, func(n int) error {
-			_, err := (&RoomLink{Name: "x", Addresses: []string{"/" + text(n-1)}}).Text()
+			_, err := (&RoomLink{Name: "x", Addresses: []string{"/" + letters(n-1)}}).Text()
 			return err
 		}},
 		"dm body": {MaxDMBody, func(n int) error {
@@ -171,14 +215,7 @@ func TestLimits(t *testing.T) {
 		}},
 		"invite body": {MaxLink, func(n int) error { _, err := EncodeDMBody(&JoinRequestBody{Invite: make([]byte, n)}); return err }},
 		"record body": {MaxRecord, func(n int) error { _, err := EncodeDMBody(&RecordsBody{DeviceList: make([]byte, n)}); return err }},
-	} {
-		if err := c.try(c.limit); err != nil {
-			t.Errorf("%s of %d: %v", name, c.limit, err)
-		}
-		if err := c.try(c.limit + 1); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s of %d: %v", name, c.limit+1, err)
-		}
-	}
+	})
 }
 
 func fillSizes(list []Attachment) {

@@ -108,32 +108,22 @@ func TestDecoderRules(t *testing.T) {
 	}
 }
 
-// TestRules breaks each rule that ties fields together.
-func TestRules(t *testing.T) {
-	keys := testRoomKeys(t)
-	acct, lease := AccountID{1}, DefaultLease
+// refused checks that each error is one of invalid input.
+func refused(t *testing.T, errs map[string]error) {
+	t.Helper()
+	for name, err := range errs {
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The tests that follow break each rule that ties fields together.
+
+func TestBodyRules(t *testing.T) {
+	topic, acct := TopicKey{1}, AccountID{1}
 	body := func(b Body) error { _, err := EncodeBody(b); return err }
-	frame := func(f Frame) error { _, err := EncodeFrame(f); return err }
-	dm := func(b DMBody) error { _, err := EncodeDMBody(b); return err }
-	link := func(l Link) error { _, err := l.Text(); return err }
-	cert := testCertificate(t)
-	content := func(change func(*DMContent)) error {
-		c := *testContents(t)[0]
-		change(&c)
-		_, err := c.Encode()
-		return err
-	}
-	invite := func(change func(*InviteLink)) error {
-		l := *testLinks(t)[4].(*InviteLink)
-		change(&l)
-		return l.Sign(testKey("ada/laptop"))
-	}
-	attach := func(change func(*RelayAttach)) error {
-		f := *testFrames(t)["relay"][0].(*RelayAttach)
-		change(&f)
-		return frame(&f)
-	}
-	for name, err := range map[string]error{
+	refused(t, map[string]error{
 		"message empty":        body(&MessageBody{}),
 		"mentions descending":  body(&MessageBody{Text: "x", Mentions: []AccountID{{2}, {1}}}),
 		"mention twice":        body(&EditBody{Text: "x", Mentions: []AccountID{{2}, {2}}}),
@@ -146,18 +136,29 @@ func TestRules(t *testing.T) {
 		"ban of nobody":        body(&BanBody{}),
 		"marker empty":         body(&ReadMarkerBody{}),
 		"presence of none":     body(&PresenceBody{}),
-		"create without name":  body(&CreateBody{Topic: keys.Topic, Network: "m"}),
+		"create without name":  body(&CreateBody{Topic: topic, Network: "m"}),
 		"create without topic": body(&CreateBody{Name: "x", Network: "m"}),
-		"create, no network":   body(&CreateBody{Name: "x", Topic: keys.Topic}),
+		"create, no network":   body(&CreateBody{Name: "x", Topic: topic}),
 		"add of nobody":        body(&AddBody{Role: RoleMember}),
 		"add without role":     body(&AddBody{Account: acct}),
-		"remove of nobody":     body(&RemoveBody{Epoch: 1, Topic: keys.Topic}),
-		"remove, no epoch":     body(&RemoveBody{Account: acct, Topic: keys.Topic}),
+		"remove of nobody":     body(&RemoveBody{Epoch: 1, Topic: topic}),
+		"remove, no epoch":     body(&RemoveBody{Account: acct, Topic: topic}),
 		"remove, no topic":     body(&RemoveBody{Account: acct, Epoch: 1}),
 		"role of nobody":       body(&RoleBody{Role: RoleAdmin}),
-		"epoch 0":              body(&EpochBody{Topic: keys.Topic}),
+		"epoch 0":              body(&EpochBody{Topic: topic}),
 		"epoch without topic":  body(&EpochBody{Epoch: 1}),
+	})
+}
 
+func TestFrameRules(t *testing.T) {
+	cert, topic, lease := testCertificate(t), TopicKey{1}, DefaultLease
+	frame := func(f Frame) error { _, err := EncodeFrame(f); return err }
+	attach := func(change func(*RelayAttach)) error {
+		f := *testFrames(t)["relay"][0].(*RelayAttach)
+		change(&f)
+		return frame(&f)
+	}
+	refused(t, map[string]error{
 		"hello without certificate": frame(&DMHello{}),
 		"hello with bad nick":       frame(&DMHello{Certificate: cert, Nick: " x"}),
 		"capabilities descending":   frame(&DMHello{Certificate: cert, Capabilities: []string{"b", "a"}}),
@@ -180,8 +181,8 @@ func TestRules(t *testing.T) {
 		"lease of half a second": attach(func(f *RelayAttach) { f.Lease = time.Second / 2 }),
 		"lease of 1.5 seconds":   attach(func(f *RelayAttach) { f.Lease = 3 * time.Second / 2 }),
 		"answer without code":    frame(&RelayAttached{}),
-		"granted, no lease":      frame(&RelayAttached{Code: RelayOK, Grants: []RelayGrant{{Topic: keys.Topic, Code: RelayOK}}}),
-		"refused with lease":     frame(&RelayAttached{Code: RelayOK, Grants: []RelayGrant{{Topic: keys.Topic, Code: RelayFull, Lease: lease}}}),
+		"granted, no lease":      frame(&RelayAttached{Code: RelayOK, Grants: []RelayGrant{{Topic: topic, Code: RelayOK}}}),
+		"refused with lease":     frame(&RelayAttached{Code: RelayOK, Grants: []RelayGrant{{Topic: topic, Code: RelayFull, Lease: lease}}}),
 		"grant of no topic":      frame(&RelayAttached{Code: RelayOK, Grants: []RelayGrant{{Code: RelayFull}}}),
 		"detach of nothing":      frame(&RelayDetach{}),
 		"deposit nowhere":        frame(&MailboxDeposit{Keep: lease, Envelope: []byte{1}}),
@@ -199,7 +200,18 @@ func TestRules(t *testing.T) {
 		"items over a frame": frame(&MailboxItems{Code: RelayOK, Items: []MailboxItem{
 			{Deposit: DepositID{1}, Envelope: make([]byte, MaxEnvelope)}, {Deposit: DepositID{2}, Envelope: make([]byte, MaxEnvelope)},
 		}}),
+	})
+}
 
+func TestContentRules(t *testing.T) {
+	dm := func(b DMBody) error { _, err := EncodeDMBody(b); return err }
+	content := func(change func(*DMContent)) error {
+		c := *testContents(t)[0]
+		change(&c)
+		_, err := c.Encode()
+		return err
+	}
+	refused(t, map[string]error{
 		"dm without id":           content(func(c *DMContent) { c.ID = MsgID{} }),
 		"dm without conversation": content(func(c *DMContent) { c.Conversation = ConversationID{} }),
 		"dm without kind":         content(func(c *DMContent) { c.Kind = 0 }),
@@ -216,7 +228,18 @@ func TestRules(t *testing.T) {
 		"restart without kem":     dm(&RecordsBody{Restart: &RestartPrekey{PrekeyID: 1, Prekey: [32]byte{1}}}),
 		"join without invite":     dm(&JoinRequestBody{}),
 		"contact with bad nick":   dm(&ContactBody{Nick: "a\nb"}),
+	})
+}
 
+func TestLinkRules(t *testing.T) {
+	cert := testCertificate(t)
+	link := func(l Link) error { _, err := l.Text(); return err }
+	invite := func(change func(*InviteLink)) error {
+		l := *testLinks(t)[4].(*InviteLink)
+		change(&l)
+		return l.Sign(testKey("ada/laptop"))
+	}
+	refused(t, map[string]error{
 		"contact without certificate": link(&ContactLink{}),
 		"contact with bad nick, link": link(&ContactLink{Certificate: cert, Nick: "\x1b"}),
 		"contact with bad address":    link(&ContactLink{Certificate: cert, Addresses: []string{"192.0.0.200"}}),
@@ -229,11 +252,7 @@ func TestRules(t *testing.T) {
 		"invite without end":          invite(func(l *InviteLink) { l.Expires = time.Time{} }),
 		"invite without name":         invite(func(l *InviteLink) { l.Name = "" }),
 		"invite, name of lines":       invite(func(l *InviteLink) { l.Name = "a\nb" }),
-	} {
-		if !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
+	})
 }
 
 // TestLongestLinks takes as many and as long addresses as links may have.
