@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -85,6 +86,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Simulation replaces the real network; for tests. Nil is the real one.
 	Simulation *Simulation
+
+	gater connmgr.ConnectionGater // refuses connections; for tests
 }
 
 // Simulation makes a node run inside a simulated network: no TCP, no port mapping, no reachability

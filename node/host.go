@@ -8,14 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
@@ -26,26 +24,14 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-const (
-	// userAgent says which protocol generation this is and nothing else: a full version would tell
-	// everybody which known holes to try.
-	userAgent = "starling/1"
-	// Reservations: ask at once, look for relays again after 5 s, try a relay that refused after a
-	// minute. libp2p's defaults need 14-24 s to come back after a relay's restart, these 4 s.
-	relayBootDelay   = 0
-	relayMinInterval = 5 * time.Second
-	relayBackoff     = time.Minute
-	// relayReservations is how many relays hold a place for us.
-	relayReservations = 2
-	// relayCandidates bounds the relays that are tried.
-	relayCandidates = 16
-)
+// userAgent says which protocol generation this is and nothing else: a full version would tell
+// everybody which known holes to try.
+const userAgent = "starling/1"
 
 // hostParts are what newHost wires into the host for the rest of the node.
 type hostParts struct {
 	bandwidth *bandwidth
 	punches   holepunch.EventTracer
-	relays    autorelay.PeerSource
 	gater     connmgr.ConnectionGater // nil: everybody may connect
 }
 
@@ -80,7 +66,7 @@ func newHost(p *plan, parts hostParts) (host.Host, error) {
 		opts = append(opts, libp2p.ConnectionGater(parts.gater))
 	}
 	opts = append(opts, transportOptions(p)...)
-	opts = append(opts, reachabilityOptions(p, parts.relays)...)
+	opts = append(opts, reachabilityOptions(p)...)
 	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("making the host: %w", err)
@@ -109,23 +95,14 @@ func transportOptions(p *plan) []libp2p.Option {
 	return opts
 }
 
-func reachabilityOptions(p *plan, relays autorelay.PeerSource) []libp2p.Option {
-	var opts []libp2p.Option
+func reachabilityOptions(p *plan) []libp2p.Option {
 	switch p.Reachability {
 	case ReachabilityPublic:
 		return []libp2p.Option{libp2p.ForceReachabilityPublic(), libp2p.EnableNATService()}
 	case ReachabilityPrivate:
-		opts = append(opts, libp2p.ForceReachabilityPrivate())
+		return []libp2p.Option{libp2p.ForceReachabilityPrivate()}
 	}
-	return append(opts, libp2p.EnableAutoRelayWithPeerSource(
-		relays,
-		autorelay.WithBootDelay(relayBootDelay),
-		autorelay.WithMinInterval(relayMinInterval),
-		autorelay.WithBackoff(relayBackoff),
-		autorelay.WithNumRelays(relayReservations),
-		autorelay.WithMinCandidates(1),
-		autorelay.WithMaxCandidates(relayCandidates),
-	))
+	return nil
 }
 
 // listen opens the configured addresses, or the default ones at a port. It returns the port that

@@ -10,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/starling-chat/starling/chat"
@@ -41,8 +40,6 @@ func (n *Node) pathChanged(p peer.ID, path chat.Path) {
 	switch {
 	case relay && !was:
 		n.relays[p] = struct{}{}
-		close(n.relayed)
-		n.relayed = make(chan struct{})
 	case !relay && was:
 		delete(n.relays, p)
 	}
@@ -60,7 +57,8 @@ func (n *Node) pathChanged(p peer.ID, path chat.Path) {
 		n.finder.Lost(p)
 	}
 	if relay != was {
-		n.leases.relaysChanged()
+		n.leases.wake()
+		n.reservations.wake()
 	}
 	if n.chat != nil && ((chats && (!known || old != path)) || (!chats && known)) {
 		n.direct.pathChanged(p, tell)
@@ -98,34 +96,12 @@ func (n *Node) knownRelays() []peer.ID {
 	return out
 }
 
-// relaySource gives AutoRelay the relays to reserve a place at: those that discovery has connected to
-// and that said that they carry circuits. It waits for the first.
-func (n *Node) relaySource(ctx context.Context, num int) <-chan peer.AddrInfo {
-	out := make(chan peer.AddrInfo, num)
-	go func() { // ends with ctx, which AutoRelay cancels when it closes
-		defer close(out)
-		for {
-			n.mu.Lock()
-			grown := n.relayed
-			n.mu.Unlock()
-			sent := 0
-			for _, p := range n.knownRelays() {
-				if sent < num && n.speaks(p, circuit.ProtoIDv2Hop) {
-					out <- peer.AddrInfo{ID: p, Addrs: n.host.Peerstore().Addrs(p)}
-					sent++
-				}
-			}
-			if sent > 0 {
-				return
-			}
-			select {
-			case <-grown:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out
+// trustedRelays lists the connected relays that the user configured: a stranger that merely says it
+// is a relay is told nothing.
+func (n *Node) trustedRelays() []peer.ID {
+	return slices.DeleteFunc(n.knownRelays(), func(p peer.ID) bool {
+		return !slices.ContainsFunc(n.plan.bootstraps, func(b peer.AddrInfo) bool { return b.ID == p })
+	})
 }
 
 // remember caches where a peer was reached, in every group it belongs to.

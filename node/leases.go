@@ -100,9 +100,6 @@ func (l *leases) leave(topic wire.TopicKey) {
 	l.wake()
 }
 
-// relaysChanged says that a relay came or went.
-func (l *leases) relaysChanged() { l.wake() }
-
 func (l *leases) wake() {
 	select {
 	case l.kick <- struct{}{}:
@@ -141,7 +138,7 @@ func (l *leases) run(ctx context.Context) error {
 // plan brings what is attached in line with what should be, and returns when to look again.
 func (l *leases) plan(ctx context.Context, at map[peer.ID]*relayLeases, requests *sync.WaitGroup) time.Duration {
 	now := time.Now()
-	relays := l.trusted()
+	relays := l.n.trustedRelays()
 	for p := range at {
 		if !slices.Contains(relays, p) {
 			delete(at, p) // whatever it granted is void once the connection is gone
@@ -180,14 +177,6 @@ func (l *leases) plan(ctx context.Context, at map[peer.ID]*relayLeases, requests
 	}
 	l.publish(at)
 	return wait
-}
-
-// trusted lists the connected relays that the user configured: a stranger that merely says it is a
-// relay is told nothing.
-func (l *leases) trusted() []peer.ID {
-	return slices.DeleteFunc(l.n.knownRelays(), func(p peer.ID) bool {
-		return !slices.ContainsFunc(l.n.plan.bootstraps, func(b peer.AddrInfo) bool { return b.ID == p })
-	})
 }
 
 // wanted chooses the relays of each room: the first two by hash that have not refused it.

@@ -35,34 +35,34 @@ const stopTimeout = 5 * time.Second
 
 // Node is one running peer.
 type Node struct {
-	plan      *plan
-	id        peer.ID
-	host      host.Host
-	store     *storage.Store
-	chat      *chat.Service
-	finder    *discovery.Finder
-	dht       *discovery.DHT // nil without a DHT
-	paths     *paths
-	gossip    *gossip
-	direct    *direct
-	leases    *leases
-	lists     *relay.Lists      // of a relay
-	server    *relay.Server     // nil unless a relay
-	page      *relay.StatusPage // of a relay, if asked for
-	bandwidth *bandwidth
-	api       *apiserver.Server   // nil without a runtime directory
-	socket    *apiserver.Listener // the api's
-	started   time.Time
-	ready     chan struct{} // closed when the node is ready
-	stop      chan struct{} // closed by Stop
-	stopOnce  sync.Once
-	closeOnce sync.Once
-	closeErr  error
+	plan         *plan
+	id           peer.ID
+	host         host.Host
+	store        *storage.Store
+	chat         *chat.Service
+	finder       *discovery.Finder
+	dht          *discovery.DHT // nil without a DHT
+	paths        *paths
+	gossip       *gossip
+	direct       *direct
+	leases       *leases
+	reservations *reservations
+	lists        *relay.Lists      // of a relay
+	server       *relay.Server     // nil unless a relay
+	page         *relay.StatusPage // of a relay, if asked for
+	bandwidth    *bandwidth
+	api          *apiserver.Server   // nil without a runtime directory
+	socket       *apiserver.Listener // the api's
+	started      time.Time
+	ready        chan struct{} // closed when the node is ready
+	stop         chan struct{} // closed by Stop
+	stopOnce     sync.Once
+	closeOnce    sync.Once
+	closeErr     error
 
 	mu       sync.Mutex            // guards all below
 	reported map[peer.ID]chat.Path // what chat was told
 	relays   map[peer.ID]struct{}  // connected peers that offer relaying
-	relayed  chan struct{}         // closed and replaced when relays grows
 	tcpFirst map[peer.ID]bool      // see preferTCP
 	guarded  map[peer.ID]struct{}  // protected from the connection manager for chat
 	run      bool
@@ -83,13 +83,12 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		stop:      make(chan struct{}),
 		reported:  make(map[peer.ID]chat.Path),
 		relays:    make(map[peer.ID]struct{}),
-		relayed:   make(chan struct{}),
 		tcpFirst:  make(map[peer.ID]bool),
 		guarded:   make(map[peer.ID]struct{}),
 	}
 	n.paths = newPaths(p.Logger)
 	n.paths.changed = n.pathChanged
-	parts := hostParts{bandwidth: n.bandwidth, punches: n.paths, relays: n.relaySource}
+	parts := hostParts{bandwidth: n.bandwidth, punches: n.paths, gater: cfg.gater}
 	if p.Relay != nil {
 		if n.lists, err = relay.OpenLists(p.Relay.Lists, p.Logger); err != nil {
 			return nil, err
@@ -124,7 +123,7 @@ func (n *Node) compose(ctx context.Context) error {
 	n.gossip.hooks = roomHooks{joined: n.roomJoined, left: n.roomLeft, member: n.roomMember}
 	n.direct = newDirect(p, n.paths)
 	n.direct.host, n.direct.reach, n.direct.hint = n.host, n.reach, n.hint
-	n.leases = newLeases(n)
+	n.leases, n.reservations = newLeases(n), newReservations(n)
 
 	var err error
 	if p.Relay == nil {
@@ -352,6 +351,7 @@ func (n *Node) stages() []stage {
 		stage{"paths", plain(n.paths.run)},
 		stage{"listeners", n.runListeners},
 		stage{"leases", plain(n.leases.run)},
+		stage{"reservations", plain(n.reservations.run)},
 		stage{"discovery", plain(n.finder.Run)},
 	)
 	if n.chat != nil {

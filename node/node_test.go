@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -251,4 +253,28 @@ func TestBusyPortIsAnError(t *testing.T) {
 			t.Errorf("the busy port of %s gave %v", addr, err)
 		}
 	}
+}
+
+// getPages fetches everything a status page serves.
+func getPages(t testing.TB, addr string) string {
+	t.Helper()
+	var out strings.Builder
+	for _, path := range []string{"/", "/healthz", "/metrics"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &http.Transport{DisableKeepAlives: true}
+		resp, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("GET %s: %s, %v", path, resp.Status, err)
+		}
+		out.Write(body)
+	}
+	return out.String()
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/node/api"
@@ -93,25 +92,8 @@ func (n *Node) reachability() string {
 	return "unknown"
 }
 
-// reserved lists the relays that hold a place for this node: its own circuit addresses name them.
-func (n *Node) reserved() map[peer.ID]struct{} {
-	out := make(map[peer.ID]struct{})
-	for _, a := range n.host.Addrs() {
-		if !isCircuit(a) {
-			continue
-		}
-		if text, err := a.ValueForProtocol(ma.P_P2P); err == nil {
-			if p, err := peer.Decode(text); err == nil {
-				out[p] = struct{}{}
-			}
-		}
-	}
-	return out
-}
-
 // relayStates describes the configured public nodes and the relays among them.
 func (n *Node) relayStates() []api.Relay {
-	reserved := n.reserved()
 	out := []api.Relay{}
 	for _, b := range n.plan.bootstraps {
 		connected := n.host.Network().Connectedness(b.ID) == network.Connected
@@ -119,9 +101,8 @@ func (n *Node) relayStates() []api.Relay {
 		if !configured && !n.isRelay(b.ID) {
 			continue
 		}
-		_, res := reserved[b.ID]
 		st := n.leases.state(b.ID)
-		r := api.Relay{PeerID: b.ID.String(), Connected: connected, Reserved: res, Topics: st.topics, Error: st.err}
+		r := api.Relay{PeerID: b.ID.String(), Connected: connected, Reserved: n.reservations.holds(b.ID), Topics: st.topics, Error: st.err}
 		if !connected {
 			r.Error = "not connected"
 		}
