@@ -26,7 +26,16 @@ type badgerEngine struct {
 	// all from firstLog to lastLog may hold what is not on disk. Owned by the
 	// caller of apply and sync.
 	firstLog, lastLog int
+
+	// lean engines have no compactors: they were opened with so little room
+	// that a compaction could have filled the disk. Once there is room again,
+	// compaction is done by hand after every few logs, until the next start.
+	lean    bool
+	overdue int // logs since the last compaction
 }
+
+// leanLogs is how many logs a lean engine writes between compactions.
+const leanLogs = 8
 
 // valueThreshold is above MaxValueSize: no value ever goes to the value log.
 const valueThreshold = 2 * MaxValueSize
@@ -56,6 +65,11 @@ func engineOptions(dir string, key []byte, sizes Sizes, log *slog.Logger) badger
 		WithEncryptionKeyRotationDuration(10 * 24 * time.Hour)
 }
 
+// leanOptions changes the options for opening on a nearly full disk.
+func leanOptions(o badger.Options) badger.Options {
+	return o.WithNumCompactors(0).WithNumLevelZeroTables(1000).WithNumLevelZeroTablesStall(2000)
+}
+
 func openBadger(o badger.Options) (e *badgerEngine, err error) {
 	// Damaged files make Badger panic as often as return an error.
 	defer func() {
@@ -71,7 +85,20 @@ func openBadger(o badger.Options) (e *badgerEngine, err error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &badgerEngine{db: db, dir: o.Dir, firstLog: last, lastLog: last}, nil
+	return &badgerEngine{
+		db: db, dir: o.Dir, firstLog: last, lastLog: last,
+		lean: o.NumCompactors == 0, overdue: leanLogs,
+	}, nil
+}
+
+// relieve compacts a lean engine if it is time. The caller knows that there is
+// room.
+func (e *badgerEngine) relieve() error {
+	if !e.lean || e.overdue < leanLogs {
+		return nil
+	}
+	e.overdue = 0
+	return e.db.Flatten(2)
 }
 
 // classifyOpen gives Badger's errors our names.
@@ -123,6 +150,7 @@ func (e *badgerEngine) sync() error {
 		}
 	}
 	if newest != e.lastLog {
+		e.overdue += newest - e.lastLog
 		if err := syncDir(e.dir); err != nil {
 			return err
 		}

@@ -20,6 +20,8 @@ import (
 const (
 	childEnv = "STARLING_STORAGE_CHILD"
 	childDir = "STARLING_STORAGE_DIR"
+	// childPoint is where the child kills itself: "point:pass".
+	childPoint = "STARLING_STORAGE_POINT"
 )
 
 func TestMain(m *testing.M) {
@@ -35,7 +37,26 @@ func TestMain(m *testing.M) {
 
 func childMain(mode, dir string) error {
 	ctx := context.Background()
+	hook := func(string) error { return nil }
+	if spec := os.Getenv(childPoint); spec != "" {
+		var err error
+		if hook, err = killAt(spec); err != nil {
+			return err
+		}
+	}
 	switch mode {
+	case "write":
+		return childWrite(ctx, dir, hook)
+	case "fulldisk":
+		return childFullDisk(ctx, dir)
+	case "migrate":
+		o := testOptions(dir)
+		o.schema, o.migrations, o.hook = 2, testMigrations(), hook
+		s, err := Open(ctx, o)
+		if err != nil {
+			return err
+		}
+		return s.Close()
 	case "examine":
 		return childExamine(ctx, dir)
 	case "repair":

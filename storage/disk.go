@@ -20,6 +20,9 @@ type disk struct {
 	guard  *guardFile
 	engine *badgerEngine
 
+	openSeq  uint64 // the last commit number when the database was opened
+	replayed bool   // logs were replayed then
+
 	stateMu sync.Mutex // guards state and the state file
 }
 
@@ -123,7 +126,7 @@ func (s *Store) openDisk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.openSpace(); err != nil {
+	if err := s.openSpace(old); err != nil {
 		return err
 	}
 	if err := s.loadRing(old != nil); err != nil {
@@ -223,7 +226,11 @@ func (s *Store) openEngine(old *diskState) error {
 			return fmt.Errorf("replaying logs with the larger write buffer: %w", err)
 		}
 	}
-	e, err := openBadger(engineOptions(dir, key, s.opts.Sizes, s.log))
+	options := engineOptions(dir, key, s.opts.Sizes, s.log)
+	if free, known := s.free(); s.mode(free, known) != ModeOK {
+		options = leanOptions(options)
+	}
+	e, err := openBadger(options)
 	if err != nil {
 		return err
 	}
@@ -302,6 +309,7 @@ func (s *Store) openSideFiles(old *diskState) error {
 	if s.seq, err = readHead(s.seal, snap); err != nil {
 		return err
 	}
+	d.openSeq, d.replayed = s.seq, unclean
 	if s.seq == 0 { // a new store: nothing has to be read
 		s.ids = newIDFilter(firstFilter)
 		s.ids.ready.Store(true)
@@ -426,6 +434,11 @@ func (s *Store) syncFiles() error {
 	if s.disk == nil {
 		return s.eng.sync()
 	}
+	if free, known := s.free(); s.mode(free, known) == ModeOK {
+		if err := s.disk.engine.relieve(); err != nil {
+			return fmt.Errorf("compacting: %w", err)
+		}
+	}
 	g := s.disk.guard
 	journal := make(chan error, 1)
 	if g != nil && g.dirty {
@@ -443,6 +456,14 @@ func (s *Store) syncFiles() error {
 // closeDisk closes a store on disk after the committer has ended.
 func (s *Store) closeDisk() error {
 	d := s.disk
+	if d.replayed || s.seq != d.openSeq { // closing writes tables
+		need := flushRoom(uint64(s.opts.Sizes.MemTable))
+		if free, ok := s.makeRoom(need, need); !ok {
+			// Badger would write a table and be killed. What was acknowledged is
+			// in its log; the process's end releases the rest.
+			return fmt.Errorf("closing without writing the last tables; the next start does it: %w", noSpace(free, need))
+		}
+	}
 	err := d.engine.close()
 	d.engine = nil
 	if err == nil && s.failed.Load() == nil {

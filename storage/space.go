@@ -68,27 +68,39 @@ func noSpace(free, limit uint64) error {
 		free>>20, (limit+1<<20-1)>>20, ErrNoSpace)
 }
 
-// openSpace deletes the ballast when the disk is nearly full, and refuses to
-// open when even that does not help: opening writes, and a full disk would
-// kill the process.
-func (s *Store) openSpace() error {
-	free, known := s.free()
-	if !known {
-		return nil
+// flushRoom is the room Badger needs to write its buffers out as tables, when
+// it closes or after an unclean stop; smallRoom is for all else that opening
+// and closing write.
+func flushRoom(memTable uint64) uint64 { return 2*memTable + smallRoom }
+
+const smallRoom = 4 << 20
+
+// openSpace makes sure that opening cannot fill the disk, which would kill the
+// process. It deletes the ballast if need be, and refuses to open when even
+// that does not help. old is nil for a new store.
+func (s *Store) openSpace(old *diskState) error {
+	need := uint64(smallRoom)
+	if old != nil && !old.Clean {
+		need = flushRoom(uint64(old.MemTable))
 	}
-	if free < s.opts.Space.ReadOnly {
-		err := os.Remove(s.ballastPath())
-		if err == nil {
-			s.log.Warn("disk is nearly full; released the ballast to be able to open", "free", free)
-			free, _ = s.free()
-		} else if !errors.Is(err, os.ErrNotExist) {
-			return notWritable(err)
-		}
-	}
-	if least := s.opts.Space.Ballast / 4 * 3; free < least {
-		return noSpace(free, least)
+	if free, ok := s.makeRoom(max(need, s.opts.Space.ReadOnly), need); !ok {
+		return noSpace(free, need)
 	}
 	return s.makeBallast()
+}
+
+// makeRoom deletes the ballast if less than wish is free, and tells whether at
+// least need is free then.
+func (s *Store) makeRoom(wish, need uint64) (free uint64, ok bool) {
+	free, known := s.free()
+	if !known || free >= wish {
+		return free, true
+	}
+	if err := os.Remove(s.ballastPath()); err == nil {
+		s.log.Warn("disk is nearly full; released the ballast", "free", free)
+		free, _ = s.free()
+	}
+	return free, free >= need
 }
 
 func (s *Store) ballastPath() string { return filepath.Join(s.opts.Dir, ballastName) }

@@ -149,14 +149,16 @@ type Recovery struct {
 // SpaceLimits are the free-space thresholds in bytes. A full disk kills the
 // process (SIGBUS in mapped files), so the store stops writing long before.
 type SpaceLimits struct {
-	// NoHistory: below it, relaxed appends are refused. 0 = 512 MiB.
+	// NoHistory: below it, relaxed appends are refused. 0 = 512 MiB, or twice
+	// ReadOnly if that is more.
 	NoHistory uint64
-	// ReadOnly: below it, every write is refused. 0 = 256 MiB. It must leave
-	// room for the tables that are being written when it is reached: at least
-	// six times Sizes.MemTable.
+	// ReadOnly: below it, every write is refused. It must leave room for the
+	// tables that are being written when it is reached. 0 = 256 MiB, or six
+	// times Sizes.MemTable if that is more.
 	ReadOnly uint64
 	// Ballast is the size of a file kept only to be deleted when the disk is
-	// full, so that the store can open (opening writes). 0 = 64 MiB.
+	// full, so that the store can close and open (both write). 0 = 64 MiB, or
+	// what two such flushes need if that is more.
 	Ballast uint64
 	// Off switches the guard off. Only for file systems without quota calls
 	// and for throw-away stores.
@@ -225,14 +227,15 @@ func (o *Options) fill() {
 	if o.Sizes == (Sizes{}) {
 		o.Sizes = DefaultSizes
 	}
-	if o.Space.NoHistory == 0 {
-		o.Space.NoHistory = 512 << 20
-	}
+	buffer := uint64(o.Sizes.MemTable)
 	if o.Space.ReadOnly == 0 {
-		o.Space.ReadOnly = 256 << 20
+		o.Space.ReadOnly = max(256<<20, 6*buffer)
+	}
+	if o.Space.NoHistory == 0 {
+		o.Space.NoHistory = max(512<<20, 2*o.Space.ReadOnly)
 	}
 	if o.Space.Ballast == 0 {
-		o.Space.Ballast = 64 << 20
+		o.Space.Ballast = max(64<<20, 2*flushRoom(buffer))
 	}
 	if o.schema == 0 {
 		o.schema, o.migrations = schemaVersion, migrations
