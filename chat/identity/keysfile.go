@@ -152,9 +152,6 @@ func parseKeysHeader(raw []byte, bounds costBounds) (keysHeader, error) {
 	h.salt = raw[19:headerSize]
 	switch raw[9] {
 	case wrapNone:
-		if h.cost != (Cost{}) {
-			return h, ErrKeysDamaged
-		}
 	case wrapArgon2id:
 		h.protected = true
 		return h, bounds.check(h.cost)
