@@ -9,15 +9,19 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -139,7 +143,7 @@ func (n *Node) compose(ctx context.Context) error {
 			Clock:       p.Clock,
 			Logger:      p.Logger,
 			Limits:      p.Chat,
-			Addrs:       n.Addrs,
+			Addrs:       n.linkAddrs,
 		})
 		if err != nil {
 			return fmt.Errorf("making the chat service: %w", err)
@@ -426,6 +430,30 @@ func (n *Node) PeerID() string { return n.id.String() }
 
 // Addrs returns the addresses at which others may reach this node, with its peer id.
 func (n *Node) Addrs() []string { return fullAddrs(n.id, n.host.Addrs()) }
+
+// linkAddrs are the addresses worth putting into a link, the farthest reaching first. Loopback ones
+// are of use on this machine only, and are left out when there are others.
+func (n *Node) linkAddrs() []string {
+	reach := func(a ma.Multiaddr) int {
+		_, err := a.ValueForProtocol(ma.P_CIRCUIT)
+		circuit := err == nil
+		switch {
+		case circuit:
+			return 1
+		case manet.IsIPLoopback(a):
+			return 3
+		case manet.IsPublicAddr(a):
+			return 0
+		}
+		return 2
+	}
+	addrs := slices.Clone(n.host.Addrs())
+	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int { return cmp.Compare(reach(a), reach(b)) })
+	if i := slices.IndexFunc(addrs, manet.IsIPLoopback); i > 0 {
+		addrs = addrs[:i]
+	}
+	return fullAddrs(n.id, addrs)
+}
 
 // Close releases what New opened, for a node that is never run. It is idempotent; Run calls it.
 func (n *Node) Close(ctx context.Context) error {
