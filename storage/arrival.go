@@ -144,13 +144,13 @@ func (s *Store) arrivalsAfter(ctx context.Context, snap snapshot, stream StreamI
 }
 
 // present tells whether the record that a run names is still there.
-func (s *Store) present(snap snapshot, arrival uint64, p Position) (bool, error) {
+func (s *Store) present(snap snapshot, stream StreamID, arrival uint64, p Position) (bool, error) {
 	b, err := openFrom(s.seal, snap, idKey(p.ID))
 	if err != nil || b == nil {
 		return false, err
 	}
 	l, err := parseLocation(b)
-	return err == nil && l.arrival == arrival, err
+	return err == nil && l.stream == stream && l.time == p.Time && l.arrival == arrival, err
 }
 
 // recordOf reads the record that a run names, or ErrNotFound if it is gone.
@@ -169,7 +169,7 @@ func (s *Store) recordOf(snap snapshot, stream StreamID, arrival uint64, p Posit
 	if err != nil {
 		return Record{}, err
 	}
-	ok, err := s.present(snap, arrival, p)
+	ok, err := s.present(snap, stream, arrival, p)
 	switch {
 	case err != nil:
 		return Record{}, err
@@ -226,7 +226,7 @@ func (s *Store) CountAfter(ctx context.Context, stream StreamID, arrival uint64,
 			return nil
 		}
 		return s.arrivalsAfter(ctx, snap, stream, arrival, func(a uint64, p Position) (bool, error) {
-			ok, err := s.present(snap, a, p)
+			ok, err := s.present(snap, stream, a, p)
 			if ok {
 				n++
 			}

@@ -418,7 +418,7 @@ func (s *Store) writeGuard(t *tx) error {
 			return err
 		}
 	}
-	return g.write(s.seq+1, t.guard, t.release)
+	return g.write(s.seq+1, t.survivors(), t.release)
 }
 
 // rewriteGuard seals the journal under the present epoch key.

@@ -118,11 +118,18 @@ func (g *guardFile) keep(e guardEntry) {
 	}
 }
 
-// forget drops the entry that appended a record, and tells whether there was one.
-func (g *guardFile) forget(id ID) bool {
-	n := len(g.live)
-	g.live = slices.DeleteFunc(g.live, func(e guardEntry) bool { return slices.Contains(e.ids, id) })
-	return len(g.live) < n
+// forget drops the append of a record, and its entry if that was the last one.
+// It tells whether there was one.
+func (g *guardFile) forget(id ID) (found bool) {
+	for i, e := range g.live {
+		if slices.Contains(e.ids, id) {
+			g.live[i], found = e.without(id), true
+		}
+	}
+	if found {
+		g.live = slices.DeleteFunc(g.live, func(e guardEntry) bool { return len(e.ops) == 0 })
+	}
+	return found
 }
 
 // write appends the entries and releases of a transaction, without a sync.

@@ -37,14 +37,58 @@ func (t *tx) guardBatch(ops []op) error {
 		if g.code == guardOpAppend {
 			e.ids = append(e.ids, g.id)
 		}
-		b := g.encode()
-		e.ops = binary.BigEndian.AppendUint32(e.ops, uint32(len(b)))
-		e.ops = append(e.ops, b...)
+		e.ops = appendGuardOp(e.ops, g)
 	}
 	if len(e.ops) > 0 {
 		t.guard = append(t.guard, e)
 	}
 	return nil
+}
+
+// without returns the entry without the append of a record. An entry that has
+// no append left is empty: its schedules went with the records.
+func (e guardEntry) without(id ID) guardEntry {
+	list, err := parseGuardOps(e.ops)
+	if err != nil {
+		return guardEntry{} // encoded by us: cannot happen
+	}
+	out := guardEntry{seq: e.seq}
+	for _, o := range list {
+		if o.id == id {
+			continue
+		}
+		if o.code == guardOpAppend {
+			out.ids = append(out.ids, o.id)
+		}
+		out.ops = appendGuardOp(out.ops, o)
+	}
+	if len(out.ids) == 0 {
+		return guardEntry{}
+	}
+	return out
+}
+
+func appendGuardOp(ops []byte, o guardOp) []byte {
+	b := o.encode()
+	ops = binary.BigEndian.AppendUint32(ops, uint32(len(b)))
+	return append(ops, b...)
+}
+
+// survivors returns the guarded batches of the transaction without the records
+// that a later operation of the same transaction removed.
+func (t *tx) survivors() []guardEntry {
+	out := make([]guardEntry, 0, len(t.guard))
+	for _, e := range t.guard {
+		for _, id := range e.ids {
+			if w, ok := t.pending[string(idKey(id))]; ok && w.plain == nil {
+				e = e.without(id)
+			}
+		}
+		if len(e.ops) > 0 {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // guardAppend describes an append. It names the stream, because the entry that

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -232,13 +233,15 @@ func loopMount(t *testing.T, image string) (dir string, release func()) {
 		dev.Close()
 		t.Skipf("cannot mount ext4 on a loop device: %v", err)
 	}
-	return dir, func() {
+	release = sync.OnceFunc(func() {
 		unmount(t, dir)
 		if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0); err != nil {
 			t.Errorf("releasing the loop device: %v", err)
 		}
 		dev.Close()
-	}
+	})
+	t.Cleanup(release)
+	return dir, release
 }
 
 func makeExt4(t *testing.T, image string) {

@@ -212,13 +212,16 @@ func (t *tx) touched(s StreamID, time uint64) error {
 		return nil
 	}
 	key := digestKey(s, day.day)
+	if _, pending := t.pending[string(key)]; pending {
+		return nil // deleted already, if this transaction is not rolled back
+	}
 	b, err := t.get(key)
 	if err != nil {
 		return err
 	}
 	if b != nil {
 		t.del(key)
-		return nil // remembered the next time, when it is gone for certain
+		return nil
 	}
 	if len(t.s.undigested) >= maxUndigested {
 		clear(t.s.undigested)
