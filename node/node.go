@@ -192,11 +192,8 @@ func (n *Node) compose(ctx context.Context) error {
 // composeRelay makes what a public relay adds.
 func (n *Node) composeRelay() error {
 	p := n.plan
-	self, err := wire.DeviceFromPeerID([]byte(n.id))
-	if err != nil {
-		return fmt.Errorf("making a relay: %w", err)
-	}
-	archive := relay.NewArchive(p.Relay.Archive, n.store, self, p.Clock.Now, p.Logger)
+	archive := relay.NewArchive(p.Relay.Archive, n.store, p.Keys.Device().PrivateKey(), p.Clock.Now, p.Logger)
+	var err error
 	n.server, err = relay.New(*p.Relay, relay.Parts{
 		Host:    n.host,
 		Archive: archive,

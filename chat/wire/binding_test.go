@@ -237,7 +237,7 @@ func TestWeakKeysDoNotSpeak(t *testing.T) {
 
 func TestAttachProofIsBound(t *testing.T) {
 	keys, other := testRoomKeys(t), publicKey(testKey("other topic"))
-	relay, client, nonce := DeviceID{1}, DeviceID{2}, [32]byte{3}
+	relay, client, nonce := DeviceID(publicKey(testKey("relay"))), DeviceID{2}, [32]byte{3}
 	f := &RelayAttach{Nonce: nonce, Topics: []RelayTopic{
 		{Topic: keys.Topic, Proof: keys.ProveAttach(relay, client, nonce)},
 		{Topic: other, Proof: keys.ProveAttach(relay, client, nonce)},
@@ -267,6 +267,17 @@ func TestAttachProofIsBound(t *testing.T) {
 	if VerifyMailbox(publicKey(box), client, nonce, proof) || VerifyMailbox(other, relay, nonce, proof) ||
 		VerifyMailbox(publicKey(box), relay, one.Nonce, proof) {
 		t.Error("a mailbox proof holds elsewhere")
+	}
+	receipt := &MailboxReceipt{Code: RelayOK, Deposit: DepositID{1}, Expires: testTime}
+	receipt.Sign(testKey("relay"), publicKey(box))
+	if !receipt.Verify(relay, publicKey(box), DepositID{1}) {
+		t.Error("a receipt does not hold")
+	}
+	later := *receipt
+	later.Expires = testTime.Add(time.Millisecond)
+	if receipt.Verify(client, publicKey(box), DepositID{1}) || receipt.Verify(relay, other, DepositID{1}) ||
+		receipt.Verify(relay, publicKey(box), DepositID{2}) || later.Verify(relay, publicKey(box), DepositID{1}) {
+		t.Error("a receipt holds for something else")
 	}
 	if !VerifySync(keys.Topic, []byte("t"), keys.ProveSync([]byte("t"))) || VerifySync(keys.Topic, []byte("u"), keys.ProveSync([]byte("t"))) {
 		t.Error("sync proof")

@@ -18,6 +18,8 @@ func testFrames(t testing.TB) map[string][]Frame {
 	box := testKey("mailbox")
 	deposit := &MailboxDeposit{Mailbox: publicKey(box), Keep: MaxMailboxLife, Envelope: []byte("sealed twice")}
 	proof := ProveMailbox(box, relay, nonce)
+	receipt := &MailboxReceipt{Code: RelayOK, Deposit: deposit.Deposit(), Expires: testTime}
+	receipt.Sign(testKey("relay"), deposit.Mailbox)
 	return map[string][]Frame{
 		"dm": {
 			&DMHello{Certificate: testCertificate(t), Nick: "ada", Capabilities: []string{"calls/1", "files/1"}, Extensions: extension(100, "x")},
@@ -40,7 +42,8 @@ func testFrames(t testing.TB) map[string][]Frame {
 		},
 		"mailbox": {
 			deposit,
-			&MailboxReceipt{Code: RelayOK, Deposit: deposit.Deposit(), Expires: testTime},
+			receipt,
+			&MailboxReceipt{Code: RelayOK},
 			&MailboxReceipt{Code: RelayQuota, Detail: "10,000 messages lie here"},
 			&MailboxCollect{Mailbox: publicKey(box), Nonce: nonce, Proof: proof, After: DepositID{1}, Limit: 64},
 			&MailboxItems{Code: RelayOK, Items: []MailboxItem{{Deposit: deposit.Deposit(), Envelope: deposit.Envelope}}, More: true},

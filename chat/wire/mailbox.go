@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/ed25519"
+	"encoding/binary"
 	"time"
 )
 
@@ -56,12 +58,33 @@ func (f *MailboxDeposit) Deposit() DepositID {
 // MailboxReceipt answers a deposit or a deletion.
 //
 // Encoding: {1 code varint, 2 deposit id 32, 3 expires fixed64 (Unix ms),
-// 4 detail}.
+// 4 detail, 5 signature 64}.
 type MailboxReceipt struct {
-	Code    RelayCode
-	Deposit DepositID // of a deposit that was taken; otherwise zero
-	Expires time.Time // when the relay drops it; otherwise zero
-	Detail  string    // for a person, which limit was hit
+	Code      RelayCode
+	Deposit   DepositID // of a deposit that was taken; otherwise zero
+	Expires   time.Time // when the relay drops it; otherwise zero
+	Detail    string    // for a person, which limit was hit
+	Signature Signature // see Sign; zero unless a deposit was taken
+}
+
+// Sign lets the relay vouch, with its device key, that it keeps the deposit in
+// a mailbox until Expires.
+func (f *MailboxReceipt) Sign(key ed25519.PrivateKey, box MailboxID) {
+	f.Signature = Sign(DomainReceipt, key, f.transcript(box))
+}
+
+// Verify says whether the receipt is a relay's word that it keeps the deposit
+// in a mailbox.
+func (f *MailboxReceipt) Verify(relay DeviceID, box MailboxID, deposit DepositID) bool {
+	return f.Code == RelayOK && f.Deposit == deposit && VerifySignature(DomainReceipt, relay, f.transcript(box), f.Signature)
+}
+
+// transcript returns mailbox || deposit || expires (Unix ms, 8 bytes
+// big-endian).
+func (f *MailboxReceipt) transcript(box MailboxID) []byte {
+	b := make([]byte, 0, 2*len(box)+8)
+	b = append(append(b, box[:]...), f.Deposit[:]...)
+	return binary.BigEndian.AppendUint64(b, millis(f.Expires))
 }
 
 // MailboxCollect asks for what lies in a mailbox, oldest first.
@@ -142,6 +165,7 @@ func (f *MailboxReceipt) encodeFrame(e *encoder) {
 	e.id(2, f.Deposit[:])
 	e.fixed64(3, millis(f.Expires))
 	e.string(4, f.Detail)
+	e.id(5, f.Signature[:])
 }
 
 func (f *MailboxReceipt) decodeFrame(d *decoder) {
@@ -154,6 +178,8 @@ func (f *MailboxReceipt) decodeFrame(d *decoder) {
 		f.Expires = d.time()
 	case 4:
 		f.Detail = d.string(MaxReason)
+	case 5:
+		d.id(f.Signature[:])
 	default:
 		d.unknown()
 	}
@@ -162,6 +188,10 @@ func (f *MailboxReceipt) decodeFrame(d *decoder) {
 func (f *MailboxReceipt) checkFrame() error {
 	if f.Code == 0 {
 		return invalidf("receipt without a code")
+	}
+	taken := f.Deposit != DepositID{}
+	if taken != (f.Signature != Signature{}) || taken == f.Expires.IsZero() || taken && f.Code != RelayOK {
+		return invalidf("receipt that vouches for a deposit in part")
 	}
 	return checkText("detail", f.Detail, MaxReason)
 }

@@ -41,6 +41,8 @@ const (
 	DomainAttach Domain = "starling/attach/1"
 	// DomainMailbox: mailbox key over a collection from a relay.
 	DomainMailbox Domain = "starling/mailbox/1"
+	// DomainReceipt: relay's device key over a deposit that it keeps.
+	DomainReceipt Domain = "starling/receipt/1"
 	// DomainInvite: inviter's device key over a room invite.
 	DomainInvite Domain = "starling/invite/1"
 )

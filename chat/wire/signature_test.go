@@ -216,7 +216,7 @@ func TestWeakKey(t *testing.T) {
 func TestDomainsApart(t *testing.T) {
 	domains := []Domain{
 		DomainEvent, DomainSealed, DomainCertificate, DomainDeviceList, DomainPrekeys,
-		DomainAgreement, DomainSync, DomainAttach, DomainMailbox, DomainInvite,
+		DomainAgreement, DomainSync, DomainAttach, DomainMailbox, DomainReceipt, DomainInvite,
 	}
 	key := testKey("signer")
 	payload := fill("payload")

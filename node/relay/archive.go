@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,7 @@ type Archive struct {
 	cfg      ArchiveConfig
 	store    *storage.Store
 	self     wire.DeviceID
+	key      ed25519.PrivateKey // of self
 	now      func() time.Time
 	log      *slog.Logger
 	verifier *wire.Verifier
@@ -82,8 +84,9 @@ const (
 // maintainEvery is how often quotas are enforced and old records dropped.
 const maintainEvery = time.Minute
 
-// NewArchive makes an archive on a store of its own: expired records are swept out of it.
-func NewArchive(cfg ArchiveConfig, store *storage.Store, self wire.DeviceID, now func() time.Time, log *slog.Logger) *Archive {
+// NewArchive makes an archive on a store of its own: expired records are swept out of it. key is the
+// relay's device key, which signs receipts.
+func NewArchive(cfg ArchiveConfig, store *storage.Store, key ed25519.PrivateKey, now func() time.Time, log *slog.Logger) *Archive {
 	cfg.fill()
 	if now == nil {
 		now = time.Now
@@ -92,7 +95,7 @@ func NewArchive(cfg ArchiveConfig, store *storage.Store, self wire.DeviceID, now
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Archive{
-		cfg: cfg, store: store, self: self, now: now, log: log,
+		cfg: cfg, store: store, self: wire.DeviceID(key.Public().(ed25519.PublicKey)), key: key, now: now, log: log,
 		verifier: wire.NewVerifier(wire.DefaultVerifierLimits()),
 		queue:    make(chan kept, mirrorQueue),
 		wanted:   make(map[wire.TopicKey]time.Time),

@@ -119,7 +119,9 @@ func (a *Archive) deposit(ctx context.Context, f *wire.MailboxDeposit) (*wire.Ma
 		return a.noRoom(err)
 	}
 	a.counts.deposits.Add(1)
-	return &wire.MailboxReceipt{Code: wire.RelayOK, Deposit: f.Deposit(), Expires: expires}, nil
+	receipt := &wire.MailboxReceipt{Code: wire.RelayOK, Deposit: f.Deposit(), Expires: expires}
+	receipt.Sign(a.key, f.Mailbox)
+	return receipt, nil
 }
 
 // noRoom turns a full disk into a refusal that the depositor understands.

@@ -83,7 +83,11 @@ func newWorld(t *testing.T, cfg Config) *world {
 	}
 	h, self := newHost(t)
 	w := &world{t: t, id: h.ID(), relay: self, topics: &topics{joined: map[wire.TopicKey]bool{}}}
-	w.archive = NewArchive(cfg.Archive, st, self, nil, nil)
+	key, err := h.Peerstore().PrivKey(h.ID()).Raw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.archive = NewArchive(cfg.Archive, st, key, nil, nil)
 	if w.server, err = New(cfg, Parts{Host: h, Forward: w.topics, Archive: w.archive, Sent: func() int64 { return 0 }}); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +240,7 @@ func TestMailboxKeepsUntilDeleted(t *testing.T) {
 		f := &wire.MailboxDeposit{Mailbox: box, Keep: time.Hour, Envelope: append(bytes.Repeat([]byte{byte(i)}, 1000), byte(i>>8))}
 		for range 2 { // a repeated deposit is one deposit
 			r := w.ask(wire.MailboxProtocol, f, wire.ParseMailboxFrame).(*wire.MailboxReceipt)
-			if r.Code != wire.RelayOK || r.Deposit != f.Deposit() || r.Expires.Before(time.Now()) {
+			if !r.Verify(w.relay, box, f.Deposit()) || r.Expires.Before(time.Now()) {
 				t.Fatalf("receipt: %+v", r)
 			}
 		}

@@ -276,6 +276,7 @@ file('rooms.json', (v) => {
 });
 
 file('frames.json', (v) => {
+  let deposited, box; // of the deposit that a receipt follows
   for (const protocol of ['dm', 'relay', 'mailbox']) {
     for (const f of v[protocol]) {
       const [type, s] = schema.frames[f.name], payload = Buffer.concat([Buffer.from([type]), encode(s, f.value)]);
@@ -286,6 +287,13 @@ file('frames.json', (v) => {
       if (f.name === 'RelayAttach') {
         const transcript = Buffer.concat([un(v.relay_device), un(v.client_device), un(f.value.nonce)]);
         for (const t of f.value.topics) equal('attach proof', verify('starling/attach/1', un(t.topic), transcript, un(t.proof)), true);
+      }
+      if (f.name === 'MailboxDeposit') deposited = hash('starling/deposit/1', un(f.value.mailbox), un(f.value.envelope)), box = un(f.value.mailbox);
+      if (f.name === 'MailboxReceipt' && f.value.signature) {
+        const expires = Buffer.alloc(8);
+        expires.writeBigUInt64BE(BigInt(f.value.expires));
+        equal('deposit id', hex(deposited), f.value.deposit);
+        equal('receipt', verify('starling/receipt/1', un(v.relay_device), Buffer.concat([box, deposited, expires]), un(f.value.signature)), true);
       }
       if (f.value.proof) {
         const transcript = Buffer.concat([un(v.relay_device), un(f.value.nonce)]);
