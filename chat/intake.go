@@ -400,11 +400,7 @@ func (in *intake) append(a *arrival) {
 	if a.hidden {
 		return
 	}
-	row := indexRow{
-		Kind: a.event.Header.Kind, Record: a.record, Flags: a.index, Clock: a.sealed.HLC,
-		Received: in.now, Sealed: a.sealed.ID, ClientID: a.clientID,
-	}
-	in.batch.Put(bucketEvents, joinKey(r.stream[:], a.event.ID[:]), row.encode())
+	in.batch.Put(bucketEvents, joinKey(r.stream[:], a.event.ID[:]), in.row(a).encode())
 	in.touch(a)
 }
 

@@ -108,7 +108,8 @@ func messages(t *testing.T, nd *chattest.Node, target chat.Target) []chat.Messag
 func eventually(t *testing.T, limit time.Duration, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	pause := max(limit/200, 50*time.Millisecond)
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(pause) {
 		synctest.Wait()
 		if err = check(); err == nil {
 			return

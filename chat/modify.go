@@ -101,12 +101,28 @@ func (in *intake) redact(ctx context.Context, id wire.EventID, mods []modifier, 
 	return in.dropBody(ctx, sealed, id, func(author wire.AccountID) bool { return redactors[author] })
 }
 
+// find returns the arrival of an event in the batch, or nil.
+func (in *intake) find(id wire.EventID) *arrival {
+	for i := range in.list {
+		if a := &in.list[i]; a.event != nil && a.event.ID == id && !a.hidden {
+			return a
+		}
+	}
+	return nil
+}
+
+// row returns the index row of an arrival.
+func (in *intake) row(a *arrival) indexRow {
+	return indexRow{
+		Kind: a.event.Header.Kind, Record: a.record, Flags: a.index, Clock: a.sealed.HLC,
+		Received: in.now, Sealed: a.sealed.ID, ClientID: a.clientID,
+	}
+}
+
 // sealedID finds the record of a message, in the batch or in the store.
 func (in *intake) sealedID(ctx context.Context, id wire.EventID) (wire.SealedID, bool, error) {
-	for i := range in.list {
-		if a := &in.list[i]; a.event != nil && a.event.ID == id && !a.hidden && !a.refused {
-			return a.sealed.ID, a.isText(), nil
-		}
+	if a := in.find(id); a != nil {
+		return a.sealed.ID, a.isText() && !a.refused, nil
 	}
 	row, ok, err := in.r.lookup(ctx, id)
 	if err != nil || !ok || row.Kind != wire.KindMessage || row.Flags&indexRefused != 0 {
@@ -127,10 +143,7 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 			return nil
 		}
 		a.record |= recordBodily
-		in.replaceBody(a.sealed, a.event.ID, indexRow{
-			Kind: a.event.Header.Kind, Record: a.record, Flags: a.index, Clock: a.sealed.HLC,
-			Received: in.now, Sealed: id, ClientID: a.clientID,
-		})
+		in.replaceBody(a.sealed, a.event.ID, in.row(a))
 		a.sealed, a.body = a.sealed.Redacted(), nil
 		return nil
 	}
@@ -172,6 +185,11 @@ func (in *intake) replaceBody(sealed *wire.Sealed, event wire.EventID, row index
 // markLate marks events that turned out not to be after one they name.
 func (in *intake) markLate(ctx context.Context) error {
 	for _, id := range in.late {
+		if a := in.find(id); a != nil {
+			a.index |= indexBackDated
+			in.batch.Put(bucketEvents, joinKey(in.r.stream[:], id[:]), in.row(a).encode())
+			continue
+		}
 		row, ok, err := in.r.lookup(ctx, id)
 		if err != nil {
 			return err

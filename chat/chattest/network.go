@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -41,8 +42,10 @@ type Network struct {
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
 	Stats  Stats
 
-	watched []string
-	seen    []string
+	watched   []string
+	seen      []string
+	recording bool
+	record    []Recorded
 
 	lastGossip map[[2]wire.DeviceID]time.Time // the same for gossip
 }
@@ -153,6 +156,26 @@ func (n *Network) Watch(texts ...string) {
 	n.watched = texts
 }
 
+// Recorded is an event as it was published.
+type Recorded struct {
+	Topic  wire.TopicKey
+	Sealed []byte
+}
+
+// Record keeps every event that is published from now on.
+func (n *Network) Record() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.recording = true
+}
+
+// Recording returns what was published since Record.
+func (n *Network) Recording() []Recorded {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.record)
+}
+
 // Seen returns the watched texts that travelled in clear.
 func (n *Network) Seen() []string {
 	n.mu.Lock()
@@ -191,6 +214,9 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	defer n.mu.Unlock()
 	n.Stats.Published++
 	n.watch(sealed)
+	if n.recording {
+		n.record = append(n.record, Recorded{topic, sealed})
+	}
 	for _, to := range n.nodes {
 		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) {
 			continue

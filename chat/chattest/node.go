@@ -221,6 +221,9 @@ func (nd *Node) deliver(topic wire.TopicKey, from wire.DeviceID, raw []byte) {
 	fn(chat.Incoming{Sealed: sealed, From: from})
 }
 
+// Deliver gives a recorded event to the node as if a stranger to it had forwarded it.
+func (nd *Node) Deliver(r Recorded) { nd.deliver(r.Topic, wire.DeviceID{1}, r.Sealed) }
+
 // frame hands a frame of the stream of direct messages to the service.
 func (nd *Node) frame(from wire.DeviceID, frame []byte) {
 	if nd.up() {
