@@ -8,31 +8,41 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"go.uber.org/fx"
 )
 
 // userAgent says which protocol generation this is and nothing else: a full version would tell
 // everybody which known holes to try.
 const userAgent = "starling/1"
 
+// quicHeadStart is how much longer than libp2p's quarter of a second TCP waits for QUIC at a public
+// address. The transport by which we reach a relay is the one whose outside address we learn, so two
+// people have to come by the same one to be able to punch; a busy machine or a far relay must not
+// decide it. A network without UDP pays it once for each new connection.
+const quicHeadStart = 500 * time.Millisecond
+
 // hostParts are what newHost wires into the host for the rest of the node.
 type hostParts struct {
 	bandwidth *bandwidth
-	punches   holepunch.EventTracer
-	gater     connmgr.ConnectionGater // nil: everybody may connect
+	observed  *basichost.ObservedAddrsManager // is set
+	gater     connmgr.ConnectionGater         // nil: everybody may connect
 }
 
 // newHost makes the libp2p host. It does not listen yet, so that nobody is answered before the
@@ -60,7 +70,8 @@ func newHost(p *plan, parts hostParts) (host.Host, error) {
 		libp2p.ConnectionManager(cm),
 		libp2p.BandwidthReporter(parts.bandwidth),
 		libp2p.DisableMetrics(),
-		libp2p.EnableHolePunching(holepunch.WithTracer(parts.punches)),
+		libp2p.SwarmOpts(swarm.WithDialRanker(rankDials)),
+		libp2p.WithFxOption(fx.Invoke(func(o basichost.ObservedAddrsManager) { *parts.observed = o })),
 	}
 	if parts.gater != nil {
 		opts = append(opts, libp2p.ConnectionGater(parts.gater))
@@ -93,6 +104,22 @@ func transportOptions(p *plan) []libp2p.Option {
 		opts = append(opts, libp2p.NATPortMap())
 	}
 	return opts
+}
+
+// rankDials is libp2p's order with a longer head start for QUIC.
+func rankDials(addrs []ma.Multiaddr) []network.AddrDelay {
+	public := func(a ma.Multiaddr, protocol int) bool {
+		_, err := a.ValueForProtocol(protocol)
+		return err == nil && manet.IsPublicAddr(a) && !isCircuit(a)
+	}
+	quic := slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool { return public(a, ma.P_QUIC_V1) })
+	ranked := swarm.DefaultDialRanker(addrs)
+	for i := range ranked {
+		if quic && public(ranked[i].Addr, ma.P_TCP) {
+			ranked[i].Delay += quicHeadStart
+		}
+	}
+	return ranked
 }
 
 func reachabilityOptions(p *plan) []libp2p.Option {

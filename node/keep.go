@@ -53,6 +53,7 @@ func (n *Node) pathChanged(p peer.ID, path chat.Path) {
 	}
 	n.mu.Unlock()
 
+	n.puncher.mark(p, path)
 	if path == chat.PathNone {
 		n.finder.Lost(p)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +48,7 @@ type Node struct {
 	finder       *discovery.Finder
 	dht          *discovery.DHT // nil without a DHT
 	paths        *paths
+	puncher      *puncher
 	gossip       *gossip
 	direct       *direct
 	leases       *leases
@@ -92,7 +94,8 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.paths = newPaths(p.Logger)
 	n.paths.changed = n.pathChanged
-	parts := hostParts{bandwidth: n.bandwidth, punches: n.paths, gater: cfg.gater}
+	var observed basichost.ObservedAddrsManager
+	parts := hostParts{bandwidth: n.bandwidth, observed: &observed, gater: cfg.gater}
 	if p.Relay != nil {
 		if n.lists, err = relay.OpenLists(p.Relay.Lists, p.Logger); err != nil {
 			return nil, err
@@ -105,7 +108,9 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		return err
 	})
 	g.Go(func() (err error) {
-		n.host, err = newHost(p, parts)
+		if n.host, err = newHost(p, parts); err == nil {
+			n.puncher = newPuncher(n.host, observed, n.paths, p.Logger)
+		}
 		return err
 	})
 	if err = g.Wait(); err == nil {
@@ -350,6 +355,7 @@ func (n *Node) stages() []stage {
 	out = append(
 		out,
 		stage{"paths", plain(n.paths.run)},
+		stage{"hole punching", plain(n.puncher.run)},
 		stage{"listeners", n.runListeners},
 		stage{"leases", plain(n.leases.run)},
 		stage{"reservations", plain(n.reservations.run)},

@@ -111,6 +111,7 @@ func (n *Node) wake(reason string) {
 	}
 	n.finder.Wake()
 	n.leases.wake()
+	n.puncher.again()
 	n.reservations.wake()
 	if n.chat != nil {
 		n.chat.Wake(reason)
