@@ -60,24 +60,26 @@ func newLineChat(a *app, c *api.Client, target string, own bool) *lineChat {
 	}
 }
 
-// run opens the conversation and returns when the input ends or /quit is typed.
+// run opens the conversation and returns when the input ends or /quit is typed. The event stream
+// stands before the conversation is announced: whatever is said from then on is printed.
 func (l *lineChat) run(ctx context.Context) error {
-	if err := l.open(ctx); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	standing, printed := make(chan struct{}), make(chan error, 1)
-	go func() { printed <- l.printEvents(ctx, sync.OnceFunc(func() { close(standing) })) }() // ends with ctx; waited for below
+	standing, opened, printed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { printed <- l.printEvents(ctx, standing, opened) }() // ends with ctx; waited for below
 	select {
 	case <-standing:
 	case err := <-printed:
 		return err
 	}
-	if l.tty {
-		l.showBacklog(ctx)
+	err := l.open(ctx)
+	if err == nil {
+		if l.tty {
+			l.showBacklog(ctx)
+		}
+		close(opened)
+		err = l.readLines(ctx)
 	}
-	err := l.readLines(ctx)
 	if err == nil && !l.tty {
 		l.settle(ctx)
 	}
@@ -250,17 +252,32 @@ func (l *lineChat) send(ctx context.Context, req api.SendRequest) error {
 	}
 	l.count++
 	req.ClientID = fmt.Sprintf("%s-%d", l.prefix, l.count)
-	l.mu.Lock()
-	l.sent[req.ClientID] = true
-	l.mu.Unlock()
+	if req.Action == "" {
+		l.mu.Lock()
+		l.sent[req.ClientID] = true
+		l.mu.Unlock()
+	}
 	_, err := l.client.Send(ctx, req)
+	if err != nil {
+		l.mu.Lock()
+		delete(l.sent, req.ClientID)
+		l.mu.Unlock()
+	}
 	return err
 }
 
-// settle waits, when the node is ours and about to end, until everything sent here was handed to
-// somebody, for a moment at most. What was not is durable, and goes out when a node runs again.
+// echoed says whether every line that was sent has come back as an event.
+func (l *lineChat) echoed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sent) == 0
+}
+
+// settle waits, for a moment at most, until everything sent here was printed; and, when the node is
+// ours and about to end, until it was handed to somebody. What was not is durable, and goes out when
+// a node runs again.
 func (l *lineChat) settle(ctx context.Context) {
-	if !l.own || l.count == 0 {
+	if l.count == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, linger)
@@ -268,6 +285,12 @@ func (l *lineChat) settle(ctx context.Context) {
 	tick := time.NewTicker(pollPeriod)
 	defer tick.Stop()
 	for calm := 0; calm < calmTicks; calm++ {
+		switch {
+		case !l.echoed():
+			calm = -1
+		case !l.own:
+			return
+		}
 		page, err := l.client.History(ctx, api.HistoryQuery{Target: l.here(), N: min(l.count, pageSize)})
 		if err != nil {
 			return

@@ -8,8 +8,9 @@ import (
 	"github.com/starling-chat/starling/node/api"
 )
 
-// printEvents prints what happens until ctx ends; standing is called when the stream stands.
-func (l *lineChat) printEvents(ctx context.Context, standing func()) error {
+// printEvents prints what happens until ctx ends. It closes standing when the stream stands, and
+// prints nothing before opened is closed.
+func (l *lineChat) printEvents(ctx context.Context, standing chan<- struct{}, opened <-chan struct{}) error {
 	first := true
 	for ev, err := range l.client.Events(ctx, 0) {
 		switch {
@@ -19,7 +20,11 @@ func (l *lineChat) printEvents(ctx context.Context, standing func()) error {
 			l.info("%v", err)
 		case ev.Type == api.EventHello && first:
 			first = false
-			standing()
+			close(standing)
+			select {
+			case <-opened:
+			case <-ctx.Done():
+			}
 		case ev.Type == api.EventHello:
 			l.info("connected to the node again")
 		case ev.Type == api.EventReset:

@@ -182,9 +182,15 @@ func (a *app) showVerification(v api.Verification, asQR bool) error {
 			return err
 		}
 	}
-	return a.printTable(nil, [][]string{
-		{"who", api.EscapeNick(v.Nick)}, {"account", v.Account}, {"safety number", v.SafetyNumber}, {"trust", v.Trust},
-	})
+	rows := [][]string{{"who", api.EscapeNick(v.Nick)}, {"account", v.Account}, {"trust", v.Trust}}
+	for i, line := range strings.Split(v.SafetyNumber, "\n") {
+		label := "safety number"
+		if i > 0 {
+			label = ""
+		}
+		rows = append(rows, []string{label, line})
+	}
+	return a.printTable(nil, rows)
 }
 
 func (a *app) setTrust(ctx context.Context, c *api.Client, who, trust string) error {

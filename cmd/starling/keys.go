@@ -124,6 +124,9 @@ func (a *app) makeKeys(f startFlags) (opened, error) {
 		return out, err
 	}
 	out.Keys, err = identity.CreateKeys(a.place.Keys, account, pass, rand.Reader)
+	if errors.Is(err, fs.ErrExist) { // another terminal was quicker
+		return a.openKeys(f)
+	}
 	return out, err
 }
 
