@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -30,7 +31,9 @@ const (
 // DHT is this network's own Kademlia table: its protocol id carries the network's name, so it
 // never mixes with the public one. Only provider records are used; values are refused.
 type DHT struct {
-	kad *dht.IpfsDHT
+	host host.Host
+	cfg  DHTConfig
+	kad  atomic.Pointer[dht.IpfsDHT] // nil unless Run runs
 }
 
 // DHTConfig configures [NewDHT].
@@ -40,15 +43,21 @@ type DHTConfig struct {
 	Bootstraps []peer.AddrInfo // asked when the table is empty
 }
 
-// NewDHT starts a table on a host. Close ends it. It makes no connection by itself before the
-// host has one to a server of the same network.
-func NewDHT(ctx context.Context, h host.Host, cfg DHTConfig) (*DHT, error) {
+// NewDHT returns a table on a host; it does nothing before Run.
+func NewDHT(h host.Host, cfg DHTConfig) *DHT { return &DHT{host: h, cfg: cfg} }
+
+// errDHTStopped says that the table does not run.
+var errDHTStopped = errors.New("the DHT does not run")
+
+// Run keeps the table until ctx ends, and calls ready once it can be asked. The host must be listening:
+// the table dials bootstraps at once, and a connection made before would come from another port than
+// the one that others can reach.
+func (d *DHT) Run(ctx context.Context, ready func()) error {
+	h, cfg := d.host, d.cfg
 	mode := dht.ModeClient
-	if cfg.Server {
-		mode = dht.ModeServer
-	}
 	policy := PolicyFor(cfg.Bootstraps)
 	if cfg.Server {
+		mode = dht.ModeServer
 		// A server's own table is as private as the addresses it is itself reached at.
 		policy = PolicyFor(append([]peer.AddrInfo{{ID: h.ID(), Addrs: h.Addrs()}}, cfg.Bootstraps...))
 	}
@@ -68,19 +77,29 @@ func NewDHT(ctx context.Context, h host.Host, cfg DHTConfig) (*DHT, error) {
 		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return policy.Publish(addrs) }),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("starting the DHT: %w", err)
+		return fmt.Errorf("starting the DHT: %w", err)
 	}
-	return &DHT{kad: kad}, nil
+	d.kad.Store(kad)
+	ready()
+	<-ctx.Done()
+	d.kad.Store(nil)
+	if err := kad.Close(); err != nil {
+		return fmt.Errorf("stopping the DHT: %w", err)
+	}
+	return nil
 }
 
-// Close ends the table.
-func (d *DHT) Close() error { return d.kad.Close() }
-
 // Ready implements [Rendezvous].
-func (d *DHT) Ready() bool { return d.kad.RoutingTable().Size() > 0 }
+func (d *DHT) Ready() bool { return d.Size() > 0 }
 
 // Size returns the number of servers in the routing table.
-func (d *DHT) Size() int { return d.kad.RoutingTable().Size() }
+func (d *DHT) Size() int {
+	kad := d.kad.Load()
+	if kad == nil {
+		return 0
+	}
+	return kad.RoutingTable().Size()
+}
 
 // Provide implements [Rendezvous].
 func (d *DHT) Provide(ctx context.Context, key Key) error {
@@ -88,7 +107,11 @@ func (d *DHT) Provide(ctx context.Context, key Key) error {
 	if err != nil {
 		return err
 	}
-	if err := d.kad.Provide(ctx, c, true); err != nil {
+	kad := d.kad.Load()
+	if kad == nil {
+		return errDHTStopped
+	}
+	if err := kad.Provide(ctx, c, true); err != nil {
 		return fmt.Errorf("announcing in the DHT: %w", err)
 	}
 	return nil
@@ -100,11 +123,15 @@ func (d *DHT) Find(ctx context.Context, key Key, limit int) ([]peer.AddrInfo, er
 	if err != nil {
 		return nil, err
 	}
+	kad := d.kad.Load()
+	if kad == nil {
+		return nil, errDHTStopped
+	}
 	// A count of 0 makes the walk go on until it has asked every close server: with a limit it ends
 	// as soon as this node's own record fills it.
 	found := make(map[peer.ID]int)
 	var out []peer.AddrInfo
-	for info := range d.kad.FindProvidersAsync(ctx, c, 0) {
+	for info := range kad.FindProvidersAsync(ctx, c, 0) {
 		if i, ok := found[info.ID]; ok {
 			out[i].Addrs = append(out[i].Addrs, info.Addrs...)
 			continue
@@ -122,7 +149,11 @@ func (d *DHT) Find(ctx context.Context, key Key, limit int) ([]peer.AddrInfo, er
 
 // FindPeer implements [Rendezvous].
 func (d *DHT) FindPeer(ctx context.Context, p peer.ID) (peer.AddrInfo, error) {
-	info, err := d.kad.FindPeer(ctx, p)
+	kad := d.kad.Load()
+	if kad == nil {
+		return peer.AddrInfo{}, errDHTStopped
+	}
+	info, err := kad.FindPeer(ctx, p)
 	if err != nil {
 		return peer.AddrInfo{}, fmt.Errorf("finding a peer in the DHT: %w", err)
 	}
@@ -130,7 +161,11 @@ func (d *DHT) FindPeer(ctx context.Context, p peer.ID) (peer.AddrInfo, error) {
 }
 
 // Refresh fills the routing table again after the network changed.
-func (d *DHT) Refresh() { d.kad.RefreshRoutingTable() }
+func (d *DHT) Refresh() {
+	if kad := d.kad.Load(); kad != nil {
+		kad.RefreshRoutingTable()
+	}
+}
 
 // contentID wraps a rendezvous key as the content id that the DHT's provider records are about:
 // the key stands in for the SHA-256 of a content that does not exist.

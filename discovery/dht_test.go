@@ -29,12 +29,14 @@ func newHost(t testing.TB) host.Host {
 
 func newTestDHT(t testing.TB, h host.Host, cfg DHTConfig) *DHT {
 	t.Helper()
-	d, err := NewDHT(t.Context(), h, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := NewDHT(h, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- d.Run(ctx, func() { close(ready) }) }()
+	<-ready
 	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
+		cancel()
+		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	})
@@ -77,10 +79,11 @@ func TestDHTMeetsAndSeparatesNetworks(t *testing.T) {
 	if err := da.Provide(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
-	got, err := db.Find(t.Context(), key, 10)
-	if err != nil || len(got) != 1 || got[0].ID != a.ID() || len(got[0].Addrs) == 0 {
-		t.Errorf("found %v, %v; want the one who announced", got, err)
-	}
+	// An announcement is not answered, so it may still be on its way.
+	poll(t, 10*time.Second, "the one who announced is found", func() bool {
+		got, err := db.Find(t.Context(), key, 10)
+		return err == nil && len(got) == 1 && got[0].ID == a.ID() && len(got[0].Addrs) > 0
+	})
 	if got, err := dx.Find(t.Context(), key, 10); err != nil || len(got) != 0 {
 		t.Errorf("another network found %v, %v", got, err)
 	}

@@ -114,7 +114,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		return err
 	})
 	if err = g.Wait(); err == nil {
-		err = n.compose(ctx)
+		err = n.compose()
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
@@ -123,7 +123,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 // compose makes the services around host and store.
-func (n *Node) compose(ctx context.Context) error {
+func (n *Node) compose() error {
 	p := n.plan
 	n.id = n.host.ID()
 	n.paths.host = n.host
@@ -171,15 +171,11 @@ func (n *Node) compose(ctx context.Context) error {
 		Logger:     p.Logger,
 	}
 	if p.DHT {
-		// The table's lifetime is the node's, not that of the call that makes it.
-		n.dht, err = discovery.NewDHT(context.WithoutCancel(ctx), n.host, discovery.DHTConfig{
+		n.dht = discovery.NewDHT(n.host, discovery.DHTConfig{
 			Network:    p.Network,
 			Server:     p.Reachability == ReachabilityPublic,
 			Bootstraps: p.bootstraps,
 		})
-		if err != nil {
-			return err
-		}
 		cfg.Rendezvous = n.dht
 	}
 	switch {
@@ -357,6 +353,12 @@ func (n *Node) stages() []stage {
 		stage{"paths", plain(n.paths.run)},
 		stage{"hole punching", plain(n.puncher.run)},
 		stage{"listeners", n.runListeners},
+	)
+	if n.dht != nil {
+		out = append(out, stage{"dht", n.dht.Run})
+	}
+	out = append(
+		out,
 		stage{"leases", plain(n.leases.run)},
 		stage{"reservations", plain(n.reservations.run)},
 		stage{"discovery", plain(n.finder.Run)},
@@ -473,9 +475,6 @@ func (n *Node) close(ctx context.Context) error {
 		}
 		if n.socket != nil {
 			errs = append(errs, n.socket.Close())
-		}
-		if n.dht != nil {
-			errs = append(errs, n.dht.Close())
 		}
 		if n.host != nil {
 			errs = append(errs, closeHost(ctx, n.host))

@@ -77,10 +77,12 @@ type Network struct {
 	Nodes  []*Node // laptops, in the order of their start
 	Relays []*Node
 
-	t    testing.TB
-	opts Options
-	sim  *simnet.Simnet
-	lan  *lan
+	t     testing.TB
+	opts  Options
+	sim   *simnet.Simnet
+	ports []*port        // of the laptops, then of the relays
+	pumps sync.WaitGroup // their goroutines
+	lan   *lan
 
 	mu    sync.Mutex // guards rand, parts
 	rand  *rand.Rand
@@ -105,7 +107,14 @@ func Start(t testing.TB, o Options) *Network {
 	o.fill()
 	n := &Network{t: t, opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0)), lan: &lan{}}
 	n.sim = &simnet.Simnet{LatencyFunc: n.latency, Logger: slog.New(slog.DiscardHandler)}
+	for i := range o.Nodes + o.Relays {
+		ip := simnet.IntToPublicIPv4(i)
+		n.ports = append(n.ports, n.newPort(ip, ip.String()+":4001"))
+	}
 	n.sim.Start()
+	for _, p := range n.ports {
+		n.pumps.Go(p.pump) // ends when the network stops, which waits for it
+	}
 	for i := range o.Relays {
 		r := &Node{net: n, index: o.Nodes + i, relay: true, Keys: NewKeys(t, o.Seed, o.Nodes+i)}
 		r.Start()
@@ -129,6 +138,7 @@ func (n *Network) Stop() {
 		r.Stop()
 	}
 	n.sim.Close()
+	n.pumps.Wait()
 }
 
 // latency is how long a packet travels.

@@ -1,8 +1,11 @@
 package nodetest
 
 import (
+	"fmt"
 	"net"
-	"sync/atomic"
+	"os"
+	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -14,14 +17,14 @@ import (
 
 // transport returns the option that makes a host send and receive its packets here.
 func (n *Network) transport(l *Node) libp2p.Option {
-	var source sourceAddress
-	line := simnet.LinkSettings{BitsPerSecond: n.opts.BitsPerSecond}
+	ip := net.ParseIP(l.ip())
 	reuse := []quicreuse.Option{
-		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return &source, nil }),
+		quicreuse.OverrideSourceIPSelector(func() (quicreuse.SourceIPSelector, error) { return sourceAddress(ip), nil }),
 		quicreuse.OverrideListenUDP(func(_ string, addr *net.UDPAddr) (net.PacketConn, error) {
-			source.ip.Store(&addr.IP)
-			c := n.sim.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Uplink: line, Downlink: line})
-			return &lossy{SimConn: c, net: n, from: l.address()}, nil
+			if addr.String() != l.address() {
+				return nil, fmt.Errorf("nodetest: %s has no address %s", l, addr)
+			}
+			return n.ports[l.index].open(), nil
 		}),
 	}
 	return libp2p.ChainOptions(
@@ -41,24 +44,155 @@ func newConnManager(life fx.Lifecycle, reset quic.StatelessResetKey, token quic.
 }
 
 // sourceAddress answers which of its addresses a host sends from: it has one.
-type sourceAddress struct{ ip atomic.Pointer[net.IP] }
+type sourceAddress net.IP
 
 // PreferredSourceIPForDestination implements quicreuse.SourceIPSelector.
-func (s *sourceAddress) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) {
-	return *s.ip.Load(), nil
+func (s sourceAddress) PreferredSourceIPForDestination(*net.UDPAddr) (net.IP, error) {
+	return net.IP(s), nil
 }
 
-// lossy is a socket whose packets the network may lose.
-type lossy struct {
-	*simnet.SimConn
+// port is one node's place on the network. It is made before the network starts, since simnet takes no
+// new places while packets travel, and stands across the node's restarts.
+type port struct {
 	net  *Network
 	from string
+	sim  *simnet.SimConn
+
+	mu   sync.Mutex // guards open
+	conn *conn      // nil while the node is down: packets are lost
+}
+
+func (n *Network) newPort(ip net.IP, from string) *port {
+	line := simnet.LinkSettings{BitsPerSecond: n.opts.BitsPerSecond}
+	return &port{
+		net: n, from: from,
+		sim: n.sim.NewEndpoint(&net.UDPAddr{IP: ip, Port: 4001}, simnet.NodeBiDiLinkSettings{Uplink: line, Downlink: line}),
+	}
+}
+
+// pump hands packets to whoever has the port open, until the network stops.
+func (p *port) pump() {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := p.sim.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		c := p.conn
+		p.mu.Unlock()
+		if c == nil {
+			continue
+		}
+		select {
+		case c.packets <- packet{append([]byte(nil), buf[:n]...), from}:
+		case <-c.closed:
+		}
+	}
+}
+
+func (p *port) open() *conn {
+	c := &conn{port: p, packets: make(chan packet, 64), closed: make(chan struct{}), wake: make(chan struct{}, 1)}
+	p.mu.Lock()
+	p.conn = c
+	p.mu.Unlock()
+	return c
+}
+
+type packet struct {
+	data []byte
+	from net.Addr
+}
+
+// conn is a socket on a port.
+type conn struct {
+	port    *port
+	packets chan packet
+	closed  chan struct{}
+	once    sync.Once
+	wake    chan struct{} // the read deadline changed
+
+	mu       sync.Mutex // guards deadline
+	deadline time.Time
+}
+
+var _ net.PacketConn = (*conn)(nil)
+
+// ReadFrom implements net.PacketConn.
+func (c *conn) ReadFrom(b []byte) (int, net.Addr, error) {
+	for {
+		c.mu.Lock()
+		deadline := c.deadline
+		c.mu.Unlock()
+		var expired <-chan time.Time
+		if !deadline.IsZero() {
+			if !time.Now().Before(deadline) {
+				return 0, nil, os.ErrDeadlineExceeded
+			}
+			t := time.NewTimer(time.Until(deadline))
+			defer t.Stop()
+			expired = t.C
+		}
+		select {
+		case p := <-c.packets:
+			return copy(b, p.data), p.from, nil
+		case <-c.closed:
+			return 0, nil, net.ErrClosed
+		case <-c.wake:
+		case <-expired:
+		}
+	}
 }
 
 // WriteTo implements net.PacketConn.
-func (c *lossy) WriteTo(b []byte, to net.Addr) (int, error) {
-	if c.net.lost(c.from, to.String()) {
+func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
+	select {
+	case <-c.closed:
+		return 0, net.ErrClosed
+	default:
+	}
+	if c.port.net.lost(c.port.from, to.String()) {
 		return len(b), nil
 	}
-	return c.SimConn.WriteTo(b, to)
+	return c.port.sim.WriteTo(b, to)
 }
+
+// Close implements net.PacketConn.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		close(c.closed)
+		c.port.mu.Lock()
+		defer c.port.mu.Unlock()
+		if c.port.conn == c {
+			c.port.conn = nil
+		}
+	})
+	return nil
+}
+
+// LocalAddr implements net.PacketConn.
+func (c *conn) LocalAddr() net.Addr { return c.port.sim.LocalAddr() }
+
+// SetDeadline implements net.PacketConn.
+func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
+
+// SetReadDeadline implements net.PacketConn.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.deadline = t
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// SetWriteDeadline implements net.PacketConn; writes do not block.
+func (*conn) SetWriteDeadline(time.Time) error { return nil }
+
+// SetReadBuffer and SetWriteBuffer keep quic-go from warning.
+func (*conn) SetReadBuffer(int) error { return nil }
+
+// SetWriteBuffer does nothing.
+func (*conn) SetWriteBuffer(int) error { return nil }
