@@ -177,7 +177,7 @@ func (s *Service) Search(ctx context.Context, q SearchQuery) ([]Message, error) 
 	seen := make(map[MessageID]bool)
 	_, err := s.store.Search(ctx, q.Query, streams, limit, func(rec storage.Record) bool {
 		m, ok := sources[rec.Stream](rec)
-		if !ok || seen[m.ID] || !storage.TextMatches(m.Text, q.Query) {
+		if !ok || seen[m.ID] || !storage.TextMatches(q.Query, m.Text) {
 			return false
 		}
 		seen[m.ID] = true
