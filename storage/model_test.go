@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -319,6 +320,10 @@ func TestModelMemory(t *testing.T) {
 
 func TestModelDisk(t *testing.T) {
 	base := memoryDir(t)
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // each opens a store several times
+		f.Value.Set("25")
+		defer f.Value.Set(f.DefValue)
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(base, "store")
 		if err != nil {
