@@ -11,6 +11,7 @@ import (
 	"time"
 
 	roomsync "github.com/starling-chat/starling/chat/sync"
+	"github.com/starling-chat/starling/chat/sync/drive"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -20,10 +21,11 @@ import (
 type syncer struct {
 	s *Service
 
-	mu       sync.Mutex // guards schedule, serving, settle
+	mu       sync.Mutex // guards schedule, serving, settle, mirrors
 	schedule *roomsync.Schedule
 	serving  int                            // streams of others that are open
 	settle   map[wire.TopicKey]settleBefore // rooms to look at once more
+	mirrors  map[wire.TopicKey][]wire.DeviceID
 }
 
 // settleBefore is when a room in which a neighbour appeared is looked at again: what was on its way by
@@ -38,16 +40,10 @@ const (
 	aloneFor = 15 * time.Second
 	// busyPause is how long a session that a peer had no room for counts as running.
 	busyPause = 2 * time.Second
-	// sessionFirst bounds the wait for a session's first bytes, sessionIdle the wait for any progress,
-	// and sessionMost a whole session.
+	// sessionFirst bounds the wait for a stream.
 	sessionFirst = 10 * time.Second
-	sessionIdle  = 30 * time.Second
-	sessionMost  = 5 * time.Minute
 	// maxServing bounds the streams that others have open at once, refused ones included.
 	maxServing = 16
-	// maxUnwritten bounds what a session has given out and the stream has not taken.
-	maxUnwritten = 4 << 20
-	readBuffer   = 32 << 10
 )
 
 func newSyncer(s *Service) (*syncer, error) {
@@ -58,7 +54,7 @@ func newSyncer(s *Service) (*syncer, error) {
 	random := rand.New(rand.NewPCG(binary.LittleEndian.Uint64(seed[:]), binary.LittleEndian.Uint64(seed[8:])))
 	return &syncer{
 		s: s, schedule: roomsync.NewSchedule(roomsync.DefaultScheduleConfig(syncPeer(s.self.device)), random),
-		settle: make(map[wire.TopicKey]settleBefore),
+		settle: make(map[wire.TopicKey]settleBefore), mirrors: make(map[wire.TopicKey][]wire.DeviceID),
 	}, nil
 }
 
@@ -69,6 +65,7 @@ func syncPeer(dev wire.DeviceID) roomsync.PeerID { return roomsync.PeerID(dev.Pe
 func (y *syncer) joined(r *room) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
+	delete(y.mirrors, r.keys.Topic) // so that they are noted in this plan
 	y.schedule.Join(roomsync.Topic(r.keys.Topic), time.Now())
 }
 
@@ -78,6 +75,7 @@ func (y *syncer) left(r *room) {
 	defer y.mu.Unlock()
 	y.schedule.Leave(roomsync.Topic(r.keys.Topic))
 	delete(y.settle, r.keys.Topic)
+	delete(y.mirrors, r.keys.Topic)
 }
 
 // around notes which neighbours of a room came and went.
@@ -113,6 +111,7 @@ func (y *syncer) resume() {
 // begin starts the sessions that are due. Each runs in a goroutine that ends with ctx or with its
 // deadline; Run waits for it.
 func (y *syncer) begin(ctx context.Context) {
+	y.lookForMirrors()
 	now := time.Now()
 	y.mu.Lock()
 	for topic, b := range y.settle {
@@ -184,6 +183,7 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 		_ = st.Reset()
 		return nil, err
 	}
+	room.AcceptUnproven = y.isMirror(r.keys.Topic, dev)
 	var pages *roomsync.Pages
 	if !paged {
 		pages = &roomsync.Pages{Events: y.s.cfg.Limits.HistoryEvents}
@@ -243,90 +243,29 @@ type session struct {
 	machine *roomsync.Session
 	room    *room // of the topic; nil at a responder until it is asked for
 	peer    roomsync.PeerID
-	out     unwritten
 	checked map[roomsync.ID]*wire.Sealed // of the batch that was checked last
 }
 
-// drive moves bytes and carries out effects until the session is over, and closes the stream.
+// drive runs the session over the stream until it is over, and closes it.
 func (n *session) drive(ctx context.Context) roomsync.Report {
-	ctx, cancel := context.WithTimeout(ctx, sessionMost)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = n.st.Reset() })
-	defer stop()
-	n.out.init()
-	var writing sync.WaitGroup
-	writing.Go(func() { n.out.run(n.st) }) // ends when out is closed or the stream fails; waited for below
-	err := n.exchange(ctx)
-	n.out.close(err != nil)
-	if err != nil {
-		_ = n.st.Reset()
-	}
-	writing.Wait()
-	if err == nil {
-		err = n.st.Close()
-	}
+	report, err := drive.Run(ctx, n.st, n.machine, n.answer)
 	if err != nil {
 		n.y.s.log.Debug("a sync session was cut", "error", err)
 	}
-	return n.machine.Close()
+	return report
 }
 
-// exchange returns nil when the session finished by itself.
-func (n *session) exchange(ctx context.Context) error {
-	if err := n.st.SetDeadline(time.Now().Add(sessionFirst)); err != nil {
-		return err
-	}
-	if over, err := n.work(ctx); over || err != nil {
-		return err
-	}
-	buf := make([]byte, readBuffer)
-	for {
-		k, err := n.st.Read(buf)
-		if k > 0 {
-			if derr := n.st.SetDeadline(time.Now().Add(sessionIdle)); derr != nil {
-				return derr
-			}
-		}
-		for in := buf[:k]; len(in) > 0; {
-			in = in[n.machine.Receive(in):]
-			over, werr := n.work(ctx)
-			if over || werr != nil {
-				return werr
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// work does everything that needs no input; over says that the session has ended.
-func (n *session) work(ctx context.Context) (over bool, err error) {
-	for {
-		out, effect := n.machine.Next()
-		if len(out) > 0 {
-			if err := n.out.put(out); err != nil {
-				return false, err
-			}
-			continue
-		}
-		switch e := effect.(type) {
-		case nil:
-			return false, nil
-		case roomsync.Finished:
-			return true, nil
-		case roomsync.OpenRoom:
-			err = n.open(ctx, e)
-		case roomsync.ReadRecords:
-			err = n.read(ctx, e)
-		case roomsync.CommitRecords:
-			err = n.commit(ctx, e)
-		default:
-			err = fmt.Errorf("unknown effect %T", effect)
-		}
-		if err != nil {
-			return false, err
-		}
+// answer carries out what the session asks for.
+func (n *session) answer(ctx context.Context, effect roomsync.Effect) error {
+	switch e := effect.(type) {
+	case roomsync.OpenRoom:
+		return n.open(ctx, e)
+	case roomsync.ReadRecords:
+		return n.read(ctx, e)
+	case roomsync.CommitRecords:
+		return n.commit(ctx, e)
+	default:
+		return fmt.Errorf("unknown effect %T", effect)
 	}
 }
 
@@ -548,72 +487,4 @@ func oldest(report *roomsync.Report) (uint64, bool) {
 		first, found = min(first, uint64(c.From)), true
 	}
 	return first, found
-}
-
-// unwritten is what a session has given out and the stream has not taken yet.
-type unwritten struct {
-	mu      sync.Mutex // guards everything below
-	changed *sync.Cond
-	queue   [][]byte
-	size    int
-	closed  bool
-	err     error
-}
-
-func (u *unwritten) init() { u.changed = sync.NewCond(&u.mu) }
-
-// put queues bytes; it waits while too much is queued.
-func (u *unwritten) put(b []byte) error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for u.size > maxUnwritten && u.err == nil {
-		u.changed.Wait()
-	}
-	if u.err != nil {
-		return u.err
-	}
-	u.queue = append(u.queue, b)
-	u.size += len(b)
-	u.changed.Broadcast()
-	return nil
-}
-
-// close lets run end after it has written everything, or at once.
-func (u *unwritten) close(now bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.closed = true
-	if now {
-		u.queue = nil
-	}
-	u.changed.Broadcast()
-}
-
-func (u *unwritten) next() []byte {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for len(u.queue) == 0 && !u.closed {
-		u.changed.Wait()
-	}
-	if len(u.queue) == 0 {
-		return nil
-	}
-	b := u.queue[0]
-	u.queue = u.queue[1:]
-	return b
-}
-
-// run writes what is queued to the stream.
-func (u *unwritten) run(st Stream) {
-	for b := u.next(); b != nil; b = u.next() {
-		_, err := st.Write(b)
-		u.mu.Lock()
-		u.size -= len(b)
-		u.err = err
-		u.changed.Broadcast()
-		u.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
 }

@@ -40,6 +40,7 @@ type Network struct {
 	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
 	found  map[[32]byte]map[wire.DeviceID]bool
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
+	relays []*Relay
 	Stats  Stats
 
 	watched   []string
@@ -217,6 +218,7 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	if n.recording {
 		n.record = append(n.record, Recorded{topic, sealed})
 	}
+	n.mirror(from, topic, sealed)
 	for _, to := range n.nodes {
 		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) {
 			continue
@@ -237,6 +239,19 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 			}
 			n.Stats.Carried++
 			n.later(n.gossipDelay(from.id, to.id)+behind, func() { to.deliver(topic, from.id, sealed) })
+		}
+	}
+}
+
+// mirror offers a gossip message to the relays; mu is held.
+func (n *Network) mirror(from *Node, topic wire.TopicKey, raw []byte) {
+	for _, r := range n.relays {
+		if n.random.Float64() < n.cond.Loss {
+			n.Stats.Lost++
+			continue
+		}
+		if sealed, err := from.check.CheckSealed(topic, raw); err == nil {
+			n.later(n.delay(), func() { r.keep(sealed) })
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (n *Network) Node(name string) *Node {
 		n.t.Fatal(err)
 	}
 	nd.Config = chat.Config{
-		Network: "test", Device: device, Store: nd.Store, Gossip: nd, Direct: nd, Directory: nd, Clock: nd,
+		Network: "test", Device: device, Store: nd.Store, Gossip: nd, Direct: nd, Directory: nd, Relays: nd, Clock: nd,
 		Certificate: func(now time.Time) (wire.Certificate, error) { return account.CertificateAt(device.ID(), now) },
 		Logger:      slog.New(slog.NewTextHandler(logWriter{n.t, name}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		RoomSecret:  roomSecret,
@@ -308,22 +308,31 @@ func (nd *Node) Send(ctx context.Context, to wire.DeviceID, frame []byte) error 
 // Open implements chat.Direct.
 func (nd *Node) Open(_ context.Context, to wire.DeviceID, protocol string) (chat.Stream, error) {
 	nd.net.mu.Lock()
+	running := nd.running
 	reachable := nd.net.reachable(nd.id, to)
 	other := nd.net.nodes[to]
 	nd.net.mu.Unlock()
+	if relay := nd.net.relay(to); relay != nil && running {
+		mine, theirs := newPipe(nd.watch)
+		go relay.serve(nd.id, protocol, theirs) // ends with the stream, which has deadlines
+		return mine, nil
+	}
 	if !reachable {
 		return nil, fmt.Errorf("opening a stream to %s: %w", to, chat.ErrUnreachable)
 	}
-	mine, theirs := newPipe(func(b []byte) {
-		nd.net.mu.Lock()
-		defer nd.net.mu.Unlock()
-		nd.net.watch(b)
-	})
+	mine, theirs := newPipe(nd.watch)
 	svc := other.svc
 	go func() { // ends with the stream, whose deadlines the service sets
 		svc.ServeStream(context.Background(), nd.id, protocol, theirs)
 	}()
 	return mine, nil
+}
+
+// watch looks for watched texts in what travels on a stream.
+func (nd *Node) watch(b []byte) {
+	nd.net.mu.Lock()
+	defer nd.net.mu.Unlock()
+	nd.net.watch(b)
 }
 
 // Path implements chat.Direct.

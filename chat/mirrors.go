@@ -1,0 +1,44 @@
+package chat
+
+import (
+	"slices"
+
+	"github.com/starling-chat/starling/chat/wire"
+)
+
+// Mirrors are relays that keep a room's sealed events and cannot read them. They take part in sync like
+// members, with one difference: they have no key to the topic, so they cannot prove that they belong to
+// it. What they give out is verified like everything else.
+
+// lookForMirrors brings the schedule up to date with the relays that mirror the joined rooms. One that
+// appeared is due at once.
+func (y *syncer) lookForMirrors() {
+	relays := y.s.cfg.Relays
+	if relays == nil {
+		return
+	}
+	for _, r := range y.s.joinedRooms() {
+		now := relays.Mirrors(r.keys.Topic)
+		y.mu.Lock()
+		before := y.mirrors[r.keys.Topic]
+		y.mirrors[r.keys.Topic] = now
+		y.mu.Unlock()
+		y.around(r, without(now, before), without(before, now))
+	}
+}
+
+// without returns what is in a and not in b.
+func without(a, b []wire.DeviceID) []wire.DeviceID {
+	var list []wire.DeviceID
+	for _, dev := range a {
+		if !slices.Contains(b, dev) {
+			list = append(list, dev)
+		}
+	}
+	return list
+}
+
+// isMirror says whether a device mirrors a topic for us, so that it need not prove to be a member.
+func (y *syncer) isMirror(topic wire.TopicKey, dev wire.DeviceID) bool {
+	return y.s.cfg.Relays != nil && slices.Contains(y.s.cfg.Relays.Mirrors(topic), dev)
+}
