@@ -74,9 +74,7 @@ func (l *lineChat) run(ctx context.Context) error {
 	}
 	err := l.open(ctx)
 	if err == nil {
-		if l.tty {
-			l.showBacklog(ctx)
-		}
+		l.showBacklog(ctx)
 		close(opened)
 		err = l.readLines(ctx)
 	}

@@ -38,7 +38,8 @@ func (l *lineChat) printEvents(ctx context.Context, standing chan<- struct{}, op
 	return ctx.Err()
 }
 
-// showBacklog prints how the conversation went before.
+// showBacklog prints how the conversation went before; in a pipe it is only remembered, for /reply
+// and the like.
 func (l *lineChat) showBacklog(ctx context.Context) {
 	if l.here() == "" {
 		return
@@ -49,7 +50,13 @@ func (l *lineChat) showBacklog(ctx context.Context) {
 		return
 	}
 	for _, m := range page {
-		l.message(api.EventMessage, m)
+		if l.tty {
+			l.message(api.EventMessage, m)
+			continue
+		}
+		l.mu.Lock()
+		l.remember(m)
+		l.mu.Unlock()
 	}
 }
 
