@@ -40,7 +40,7 @@ type DHT struct {
 type DHTConfig struct {
 	Network    string          // the network's name
 	Server     bool            // answer others; for relays and public nodes
-	Bootstraps []peer.AddrInfo // asked when the table is empty
+	Bootstraps []peer.AddrInfo // say how private this network's addresses are; see PolicyFor
 }
 
 // NewDHT returns a table on a host; it does nothing before Run.
@@ -49,9 +49,9 @@ func NewDHT(h host.Host, cfg DHTConfig) *DHT { return &DHT{host: h, cfg: cfg} }
 // errDHTStopped says that the table does not run.
 var errDHTStopped = errors.New("the DHT does not run")
 
-// Run keeps the table until ctx ends, and calls ready once it can be asked. The host must be listening:
-// the table dials bootstraps at once, and a connection made before would come from another port than
-// the one that others can reach.
+// Run keeps the table until ctx ends, and calls ready once it can be asked. The host must be listening.
+// It learns of servers as the host connects to them, and dials none by itself while it knows none: that
+// is left to the Finder, which chooses by which transport a bootstrap is reached.
 func (d *DHT) Run(ctx context.Context, ready func()) error {
 	h, cfg := d.host, d.cfg
 	mode := dht.ModeClient
@@ -66,7 +66,6 @@ func (d *DHT) Run(ctx context.Context, ready func()) error {
 		dht.ProtocolPrefix(protocol.ID("/starling/"+cfg.Network)),
 		dht.Mode(mode),
 		dht.DisableValues(),
-		dht.BootstrapPeers(cfg.Bootstraps...),
 		dht.RoutingTablePeerDiversityFilter(dht.NewRTPeerDiversityFilter(h, dhtPerCPL, dhtPerTable)),
 		dht.RoutingTableRefreshPeriod(dhtRefresh),
 		dht.ProviderManagerOpts(
