@@ -3,8 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,11 +49,25 @@ func (a *app) chatCommand() *cobra.Command {
 	return cmd
 }
 
-// chat attaches to the running node, or starts one in this process that serves the same socket.
+// chat attaches to the running node, or starts one in this process that serves the same socket. A
+// node of our own outlives the front-end for a moment, so that what was typed last is still taken.
 func (a *app) chat(ctx context.Context, o chatOptions) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c, own, err := a.attachOrStart(ctx, o.start)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal was closed
+	defer stop()
+	a.chooseFrontEnd(&o)
+	log := &heldLog{to: a.stderr}
+	if o.screen {
+		// What is logged must not be written over the screen.
+		a.logTo = log
+		stdlog.SetOutput(log)
+	}
+	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopNode()
+	starting := context.AfterFunc(ctx, stopNode)
+	c, own, err := a.attachOrStart(nodeCtx, o.start)
+	if !starting() && err == nil && own != nil {
+		err = errors.Join(context.Canceled, <-own.done)
+	}
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			return nil
@@ -56,7 +75,7 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 		return err
 	}
 	defer c.Close()
-	ui := a.frontEnd(c, &o, own != nil)
+	ui := a.frontEnd(c, o, own != nil, log)
 	if own == nil {
 		err := ui(ctx)
 		if errors.Is(err, context.Canceled) {
@@ -71,7 +90,7 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 	go func() { uiDone <- ui(uiCtx) }() // waited for below, except when it reads a terminal
 	select {
 	case err = <-uiDone:
-		cancel()
+		stopNode()
 		if nodeErr := <-own.done; err == nil {
 			err = nodeErr
 		}
@@ -79,6 +98,9 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 		stopUI()
 		if o.screen {
 			<-uiDone // it restores the terminal
+			if err == nil {
+				a.note("starling: the node was stopped from elsewhere")
+			}
 		}
 	}
 	if errors.Is(err, context.Canceled) {
@@ -87,17 +109,74 @@ func (a *app) chat(ctx context.Context, o chatOptions) error {
 	return err
 }
 
-// frontEnd is the terminal UI on a terminal that can show it, and otherwise line mode.
-func (a *app) frontEnd(c *api.Client, o *chatOptions, own bool) func(context.Context) error {
-	if !o.plain && isTerminal(a.stdin) && isTerminal(a.stdout) {
-		ok, reason := tui.Usable(os.Environ())
-		if ok {
-			o.screen = true
-			return func(ctx context.Context) error { return tui.Run(ctx, tui.Config{Client: c, Open: o.target}) }
-		}
-		a.note("starling: " + reason)
+// chooseFrontEnd takes the terminal UI on a terminal that can show it, and otherwise line mode.
+func (a *app) chooseFrontEnd(o *chatOptions) {
+	if o.plain || a.global.json || !isTerminal(a.stdin) || !isTerminal(a.stdout) {
+		return
 	}
-	return newLineChat(a, c, o.target, own).run
+	var reason string
+	if o.screen, reason = tui.Usable(os.Environ()); !o.screen {
+		a.note("starling: %s", reason)
+	}
+}
+
+// frontEnd is the chosen front-end to a node, which may be one of our own.
+func (a *app) frontEnd(c *api.Client, o chatOptions, own bool, log *heldLog) func(context.Context) error {
+	if !o.screen {
+		return newLineChat(a, c, o.target, own).run
+	}
+	return func(ctx context.Context) error {
+		log.hold()
+		unaccepted, err := tui.Run(ctx, tui.Config{Client: c, Open: o.target})
+		log.release()
+		switch {
+		case unaccepted > 0:
+			a.note("starling: %s not accepted by the node; what was written is kept as a draft", plural(unaccepted, "message"))
+		case own:
+			a.note("starling: left, and the node with it; `starling run` keeps one running")
+		default:
+			a.note("starling: left; the node goes on running, `starling stop` ends it")
+		}
+		return err
+	}
+}
+
+// maxHeldLog bounds what is logged while the screen is shown; what is older goes first.
+const maxHeldLog = 64 << 10 // bytes
+
+// heldLog keeps what is logged while a full screen is shown, and writes it afterwards.
+type heldLog struct {
+	to io.Writer
+
+	mu   sync.Mutex // guards held, kept
+	held bool
+	kept []byte
+}
+
+// Write implements io.Writer.
+func (h *heldLog) Write(b []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.held {
+		return h.to.Write(b)
+	}
+	h.kept = append(h.kept, b...)
+	h.kept = h.kept[max(0, len(h.kept)-maxHeldLog):]
+	return len(b), nil
+}
+
+func (h *heldLog) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = true
+}
+
+func (h *heldLog) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = false
+	_, _ = h.to.Write(h.kept) // standard error: there is nowhere else to say it
+	h.kept = nil
 }
 
 // attachOrStart gives a client of a node that answers; own is set when it runs in this process.

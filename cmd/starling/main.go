@@ -30,6 +30,7 @@ type app struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
+	logTo  io.Writer // of a node in this process; standard error, but not while a full screen is shown
 	getenv func(string) string
 	global globalFlags
 	conf   *config // set before any command's own work
@@ -37,5 +38,5 @@ type app struct {
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr, logTo: stderr, getenv: getenv}
 }

@@ -95,7 +95,7 @@ func (c *config) checkAddresses() error {
 	return nil
 }
 
-// logger writes to standard error, at a level that depends on whether the node is alone there.
+// logger writes to standard error or what stands for it, at a level that depends on whether the node is alone there.
 func (a *app) logger(c config, usual slog.Level) *slog.Logger {
 	level := usual
 	if c.LogLevel != "" {
@@ -103,9 +103,9 @@ func (a *app) logger(c config, usual slog.Level) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(a.stderr, opts))
+		return slog.New(slog.NewJSONHandler(a.logTo, opts))
 	}
-	return slog.New(slog.NewTextHandler(a.stderr, opts))
+	return slog.New(slog.NewTextHandler(a.logTo, opts))
 }
 
 // running is a node in this process.

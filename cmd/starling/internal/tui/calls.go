@@ -2,6 +2,7 @@ package tui
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 	"github.com/starling-chat/starling/node/api"
 )
 
-// This file has the calls to the node. Each returns a command whose answer changes the model.
+// This file has the calls that load what is on the screen. Each returns a command whose answer
+// changes the model.
 
 // callTimeout bounds a call that the user does not wait for with patience.
 const callTimeout = 10 * time.Second
@@ -18,88 +20,96 @@ const callTimeout = 10 * time.Second
 // firstRoom is where somebody who has no conversation yet begins.
 const firstRoom = "#lobby"
 
-// Settings kept in the node.
-const (
-	settingOpen   = "tui.open"
-	settingTheme  = "tui.theme"
-	settingLang   = "tui.lang"
-	settingTyping = "tui.typing"
-	settingBell   = "tui.bell"
-	settingLinks  = "tui.links"
-	draftPrefix   = "tui.draft."
-)
-
-func (m *model) loadSettings() tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+// start loads everything but messages: when the event stream begins to stand, and after a reset.
+func (m *model) start() tea.Cmd {
+	first := !m.settled
+	load := m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		got := map[string]string{}
-		for _, key := range []string{settingOpen, settingTheme, settingLang, settingTyping, settingBell, settingLinks} {
-			v, err := m.api.Setting(ctx, key)
-			if err != nil {
+		var got map[string]string
+		var err error
+		if first {
+			if got, err = m.getSettings(ctx); err != nil {
 				return nil, err
 			}
-			got[key] = v
-		}
-		return func(m *model) tea.Cmd {
-			m.theme = pickTheme(got[settingTheme], m.cfg.Environ)
-			m.words = newCatalog(pickLanguage(m.cfg.Language, got[settingLang], m.cfg.Environ))
-			m.typingOn = got[settingTyping] == "on"
-			m.bell = got[settingBell] != "off"
-			m.links = got[settingLinks] == "on"
-			m.style++
-			if m.wanted == "" {
-				m.wanted = got[settingOpen]
-			}
-			return m.loadAll()
-		}, nil
-	})
-}
-
-func (m *model) saveSetting(key, value string) tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		return nil, m.api.SetSetting(ctx, key, value)
-	})
-}
-
-// loadAll loads the conversations and whatever of them is open.
-func (m *model) loadAll() tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		list, err := m.api.Conversations(ctx)
-		if err != nil {
-			return nil, err
 		}
 		me, err := m.api.Me(ctx)
 		if err != nil {
 			return nil, err
 		}
-		sortConversations(list)
+		contacts, err := m.api.Contacts(ctx)
+		if err != nil {
+			return nil, err
+		}
 		return func(m *model) tea.Cmd {
-			m.conversations, m.me = list, me
-			if m.wanted != "" {
-				return m.goTo(m.wanted)
+			if got != nil && !m.settled {
+				m.settled = true
+				m.applySettings(got)
+				if m.wanted == "" {
+					m.wanted = got[settingOpen]
+				}
 			}
-			if len(list) == 0 {
-				return m.goTo(firstRoom)
+			m.setMe(me)
+			clear(m.contacts)
+			for _, k := range contacts {
+				m.contacts[k.Account] = k
 			}
-			if m.find(m.current) == nil {
-				return m.open(list[0].ID)
+			return m.loadConversations()
+		}, nil
+	})
+	return tea.Batch(load, m.loadStatus())
+}
+
+func (m *model) setMe(me api.Me) {
+	m.me = me
+	if m.nick != me.Nick {
+		m.nick = me.Nick
+		m.style++
+	}
+}
+
+// loadConversations loads the list, and goes to where the user wants to be if that is not settled.
+func (m *model) loadConversations() tea.Cmd {
+	if m.listing {
+		m.listAgain = true
+		return nil
+	}
+	m.listing = true
+	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+		list, err := m.api.Conversations(ctx)
+		return func(m *model) tea.Cmd {
+			m.listing = false
+			if err != nil {
+				m.listAgain = false
+				m.fail(err)
+				return nil
 			}
-			return m.open(m.current)
+			m.setConversations(list)
+			if m.listAgain {
+				m.listAgain = false
+				return m.loadConversations()
+			}
+			return m.arrive()
 		}, nil
 	})
 }
 
-// goTo opens a target, joining a room that is not joined yet.
-func (m *model) goTo(target string) tea.Cmd {
-	m.wanted = ""
-	if c := m.findTarget(target); c != nil {
-		return m.open(c.ID)
+// arrive sees to it that some conversation is on the screen.
+func (m *model) arrive() tea.Cmd {
+	switch {
+	case m.wanted != "":
+		target := m.wanted
+		m.wanted = ""
+		return m.goTo(target)
+	case m.find(m.current) != nil:
+		return m.open(m.current)
+	case len(m.conversations) > 0:
+		return m.open(m.conversations[0].ID)
+	case m.current == "":
+		return m.goTo(firstRoom)
 	}
-	if strings.HasPrefix(target, "@") {
-		return m.query(target)
-	}
-	return m.join(api.JoinRequest{Room: target})
+	m.current = ""
+	return nil
 }
 
 func (m *model) join(req api.JoinRequest) tea.Cmd {
@@ -108,174 +118,261 @@ func (m *model) join(req api.JoinRequest) tea.Cmd {
 		if err != nil {
 			return nil, err
 		}
-		return func(m *model) tea.Cmd { return tea.Batch(m.conversation(c), m.open(c.ID)) }, nil
+		return func(m *model) tea.Cmd {
+			m.conversation(c)
+			cmd := m.open(c.ID)
+			if c.Policy != "" {
+				m.say(m.t("policy", m.title(&c), m.line(c.Policy)))
+			}
+			return cmd
+		}, nil
 	})
 }
 
-// query opens a direct conversation, which exists once somebody is a contact or was met.
+// follow does what a link is for: it joins the room, or opens a conversation with the person.
+func (m *model) follow(link string) tea.Cmd {
+	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+		k, err := m.api.AddContact(ctx, api.ContactRequest{Who: link})
+		if err != nil {
+			c, joinErr := m.api.Join(ctx, api.JoinRequest{Room: link})
+			if joinErr != nil {
+				return nil, joinErr
+			}
+			return func(m *model) tea.Cmd {
+				m.conversation(c)
+				return m.open(c.ID)
+			}, nil
+		}
+		return func(m *model) tea.Cmd {
+			m.contacts[k.Account] = k
+			cmd := m.openDirect(k.Account, k.Trust)
+			m.say(m.t("contact added", m.nickOf(k.Nick, k.Fingerprint, true)))
+			return cmd
+		}, nil
+	})
+}
+
+// query opens a direct conversation. Nobody is told before something is written.
 func (m *model) query(who string) tea.Cmd {
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		if _, err := m.api.AddContact(ctx, api.ContactRequest{Who: who}); err != nil {
-			return nil, err
-		}
-		list, err := m.api.Conversations(ctx)
+		v, err := m.api.Verification(ctx, who)
 		if err != nil {
 			return nil, err
 		}
-		sortConversations(list)
+		return func(m *model) tea.Cmd { return m.openDirect(v.Account, v.Trust) }, nil
+	})
+}
+
+// openDirect goes to the conversation with an account, which the node lists once something was said.
+func (m *model) openDirect(account, trust string) tea.Cmd {
+	i := slices.IndexFunc(m.conversations, func(c api.Conversation) bool { return c.Kind == kindDirect && c.Account == account })
+	if i >= 0 {
+		return m.open(m.conversations[i].ID)
+	}
+	c := api.Conversation{ID: account, Target: "@" + account, Kind: kindDirect, Account: account, Members: 2, Trust: trust}
+	m.opened[c.ID] = c
+	m.conversation(c)
+	return m.open(c.ID)
+}
+
+func (m *model) loadStatus() tea.Cmd {
+	if m.statusLag {
+		return nil
+	}
+	m.statusLag = true
+	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+		st, err := m.api.Status(ctx)
 		return func(m *model) tea.Cmd {
-			m.conversations = list
-			if c := m.findTarget(who); c != nil {
-				return m.open(c.ID)
+			m.statusLag = false
+			if err == nil {
+				m.status = st
 			}
+			return nil // when the node is gone the stream of events says so
+		}, nil
+	})
+}
+
+func (m *model) loadMembers() tea.Cmd {
+	c, r := m.here()
+	if c == nil || c.Kind != kindRoom {
+		return nil
+	}
+	r.stale = false
+	id, target := c.ID, c.Target
+	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+		list, err := m.api.Members(ctx, target)
+		if err != nil {
+			return nil, err
+		}
+		slices.SortStableFunc(list, func(a, b api.Member) int {
+			if a.Online != b.Online {
+				if a.Online {
+					return -1
+				}
+				return 1
+			}
+			return strings.Compare(strings.ToLower(a.Nick), strings.ToLower(b.Nick))
+		})
+		return func(m *model) tea.Cmd {
+			m.room(id).members = list
 			return nil
 		}, nil
 	})
 }
 
-func (m *model) loadStatus() tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		st, err := m.api.Status(ctx)
-		return func(m *model) tea.Cmd {
-			m.status = st
-			return nil
-		}, err
-	})
-}
-
-func (m *model) loadMembers(c api.Conversation) tea.Cmd {
-	if c.Kind != "room" {
-		return nil
-	}
-	m.membersAt[c.ID] = m.now
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		list, err := m.api.Members(ctx, c.Target)
-		return func(m *model) tea.Cmd {
-			m.room(c.ID).members = list
-			return nil
-		}, err
-	})
-}
-
 // page asks for messages and gives them to put.
-func (m *model) page(c api.Conversation, q api.HistoryQuery, put func(*room, []api.Message)) tea.Cmd {
-	m.room(c.ID).loading = true
-	q.Target = c.Target
+func (m *model) page(id string, ask func(ctx context.Context) ([]api.Message, error), put func(*room, []api.Message)) tea.Cmd {
+	m.room(id).loading = true
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		list, err := m.api.History(ctx, q)
+		list, err := ask(ctx)
 		return func(m *model) tea.Cmd {
-			r := m.room(c.ID)
+			r := m.room(id)
 			r.loading = false
-			put(r, list)
-			if c.ID == m.current && r.following {
-				return m.markRead(c.ID, r.lastSeq())
+			if err != nil {
+				r.early = nil
+				m.fail(err)
+				return nil
 			}
-			return nil
-		}, err
+			put(r, list)
+			r.caughtUp()
+			return tea.Batch(m.loadQuoted(id), m.seen())
+		}, nil
 	})
+}
+
+func (m *model) history(q api.HistoryQuery) func(ctx context.Context) ([]api.Message, error) {
+	return func(ctx context.Context) ([]api.Message, error) { return m.api.History(ctx, q) }
 }
 
 func (m *model) loadNewest(c api.Conversation) tea.Cmd {
-	draft := m.loadDraft(c.ID)
-	return tea.Batch(draft, m.page(c, api.HistoryQuery{N: pageSize}, (*room).newest))
+	ask := m.history(api.HistoryQuery{Target: c.Target, N: pageSize})
+	return tea.Batch(m.loadDraft(c.ID), m.page(c.ID, ask, (*room).newest))
 }
 
-func (m *model) loadOlder(c api.Conversation) tea.Cmd {
-	r := m.room(c.ID)
-	if r.loading || r.atStart || !r.loaded {
+// refill loads the window of a conversation again after events were missed, where the reader is.
+func (m *model) refill(id string) tea.Cmd {
+	c, r := m.find(id), m.rooms[id]
+	switch {
+	case c == nil || r == nil || r.loading:
+		return nil
+	case r.following || len(r.entries) == 0:
+		return m.loadNewest(*c)
+	}
+	return m.loadAround(*c, r.entries[min(r.bottom, len(r.entries)-1)].msg.ID, func(r *room, i int) {
+		r.bottom, r.skip = i, 0
+	})
+}
+
+func (m *model) loadOlder() tea.Cmd {
+	c, r := m.here()
+	if c == nil || r.loading || r.atStart || !r.loaded {
 		return nil
 	}
-	return m.page(c, api.HistoryQuery{N: pageSize, Before: r.first()}, (*room).older)
+	return m.page(c.ID, m.history(api.HistoryQuery{Target: c.Target, N: pageSize, Before: r.first()}), (*room).older)
 }
 
-func (m *model) loadNewer(c api.Conversation) tea.Cmd {
-	r := m.room(c.ID)
-	if r.loading || r.atEnd || !r.loaded {
+func (m *model) loadNewer() tea.Cmd {
+	c, r := m.here()
+	if c == nil || r.loading || r.atEnd || !r.loaded {
 		return nil
 	}
-	return m.page(c, api.HistoryQuery{N: pageSize, After: r.lastID()}, (*room).newer)
+	return m.page(c.ID, m.history(api.HistoryQuery{Target: c.Target, N: pageSize, After: r.lastID()}), (*room).newer)
 }
 
-// loadAround goes to a message wherever it is.
-func (m *model) loadAround(c api.Conversation, id string) tea.Cmd {
-	m.room(c.ID).loading = true
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
+// loadAround goes to a message wherever it is; show places the view, given its index.
+func (m *model) loadAround(c api.Conversation, id string, show func(r *room, i int)) tea.Cmd {
+	ask := func(ctx context.Context) ([]api.Message, error) {
 		hit, err := m.api.Message(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		before, err := m.api.History(ctx, api.HistoryQuery{Target: c.Target, N: pageSize, Before: id})
-		return func(m *model) tea.Cmd {
-			r := m.room(c.ID)
-			r.around(append(before, hit))
-			return m.loadNewer(c)
-		}, err
+		if err != nil {
+			return nil, err
+		}
+		after, err := m.api.History(ctx, api.HistoryQuery{Target: c.Target, N: pageSize, After: id})
+		return slices.Concat(before, []api.Message{hit}, after), err
+	}
+	return tea.Batch(m.loadDraft(c.ID), m.page(c.ID, ask, func(r *room, page []api.Message) {
+		r.around(page)
+		if i := r.index(id); i >= 0 {
+			r.atStart, r.atEnd = i < pageSize, len(page)-i-1 < pageSize
+			show(r, i)
+		}
+	}))
+}
+
+// maxUnreadPages bounds how far back the first unread message is looked for.
+const maxUnreadPages = 20
+
+// loadUnread goes to the first message that was unread when the conversation was opened, however
+// many came after it.
+func (m *model) loadUnread(c api.Conversation, from uint64, before string) tea.Cmd {
+	ask := func(ctx context.Context) ([]api.Message, error) {
+		var all []api.Message
+		for range maxUnreadPages {
+			page, err := m.api.History(ctx, api.HistoryQuery{Target: c.Target, N: 1000, Before: before})
+			if err != nil {
+				return nil, err
+			}
+			all = append(page, all[:min(len(all), pageSize)]...)
+			if len(page) == 0 || slices.ContainsFunc(page, func(m api.Message) bool { return m.Seq < from }) {
+				break
+			}
+			before = page[0].ID
+		}
+		i := slices.IndexFunc(all, func(m api.Message) bool { return m.Seq >= from && !m.Own && m.Kind == api.KindMessage })
+		if i < 0 {
+			i = 0
+		}
+		return all[max(0, i-pageSize):min(len(all), i+pageSize)], nil
+	}
+	return m.page(c.ID, ask, func(r *room, page []api.Message) {
+		if len(page) > 0 {
+			r.around(page)
+			m.revealUnread(r)
+		}
 	})
 }
 
-func (m *model) markRead(id string, seq uint64) tea.Cmd {
-	c := m.find(id)
-	if c == nil || seq == 0 || seq <= c.ReadSeq {
+// loadQuoted loads the messages that replies in the window answer and that lie outside of it.
+func (m *model) loadQuoted(id string) tea.Cmd {
+	r := m.room(id)
+	ids := r.unquoted()
+	if len(ids) == 0 {
 		return nil
 	}
-	c.ReadSeq, c.Unread, c.Mentions = seq, 0, 0
-	target := c.Target
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		return nil, m.api.MarkRead(ctx, target, seq)
-	})
-}
-
-// send gives a request to the node. What could not be accepted comes back into the input.
-func (m *model) send(req api.SendRequest) tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		_, err := m.api.Send(ctx, req)
-		if err == nil {
-			return nil, nil
+		var list []api.Message
+		for _, ref := range ids {
+			msg, err := m.api.Message(ctx, ref)
+			if err != nil {
+				msg = api.Message{ID: ref, Redacted: true} // not here; it is not asked for again
+			}
+			list = append(list, msg)
 		}
 		return func(m *model) tea.Cmd {
-			m.flash = api.Escape(err.Error())
-			if m.input.String() == "" && (req.Action == "" || req.Action == api.ActionMessage) {
-				m.input.set(req.Text)
-			}
+			m.room(id).quote(list)
 			return nil
 		}, nil
 	})
 }
 
-func (m *model) keepDraft() tea.Cmd {
-	r := m.rooms[m.current]
-	if r == nil || r.editing != "" {
-		return nil
-	}
-	text := m.input.String()
-	if text == r.draft {
-		return nil
-	}
-	r.draft = text
-	return m.saveSetting(draftPrefix+m.current, text)
-}
-
-func (m *model) loadDraft(id string) tea.Cmd {
+func (m *model) markRead(c api.Conversation, seq uint64) tea.Cmd {
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		text, err := m.api.Setting(ctx, draftPrefix+id)
+		err := m.api.MarkRead(ctx, c.Target, seq)
 		return func(m *model) tea.Cmd {
-			r := m.room(id)
-			if r.draft == "" && text != "" {
-				r.draft = text
-				if id == m.current && m.input.String() == "" {
-					m.input.set(text)
+			m.room(c.ID).reading = false
+			if c := m.find(c.ID); c != nil && err == nil && c.ReadSeq < seq {
+				c.ReadSeq = seq
+				if c.LastSeq <= seq {
+					c.Unread, c.Mentions = 0, 0
 				}
 			}
-			return nil
-		}, err
+			if err != nil {
+				return nil // tried again with the next message
+			}
+			return m.seen()
+		}, nil
 	})
-}
-
-// saveDrafts keeps the draft of the conversation on screen when the UI ends.
-func (m *model) saveDrafts(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if r := m.rooms[m.current]; r != nil && r.editing == "" && m.input.String() != r.draft {
-		_ = m.api.SetSetting(ctx, draftPrefix+m.current, m.input.String()) // the node may be gone
-	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/starling-chat/starling/node/api"
 )
 
 // languages are the catalogue's, in the order of its columns.
@@ -45,120 +47,181 @@ func (c catalog) text(key string, args ...any) string {
 	return s
 }
 
-// phrases holds every text of the UI. Arguments come in the same order in every language.
+// trust is a state of trust in words.
+func (m *model) trust(state string) string {
+	switch state {
+	case api.TrustVerified:
+		return m.t("trust verified")
+	case api.TrustChanged:
+		return m.t("trust changed")
+	case api.TrustUnverified, "":
+		return m.t("trust unverified")
+	}
+	return m.name(state)
+}
+
+// standing is the state of a contact in words.
+func (m *model) standing(state string) string {
+	switch state {
+	case "contact":
+		return m.t("is contact")
+	case "request":
+		return m.t("is request")
+	case "asked":
+		return m.t("is asked")
+	case "blocked":
+		return m.t("is blocked")
+	}
+	return m.name(state)
+}
+
+// phrases holds every text of the UI, in the order of languages. A verb stands for the same argument
+// in each. "cmd" keys are the commands' help: the form, a tab, and what it does.
 var phrases = map[string][2]string{
-	"conversations":   {"conversations", "会话"},
-	"members":         {"members", "成员"},
-	"requests":        {"requests", "请求"},
-	"no conversation": {"no conversation: type /join #lobby", "没有会话：输入 /join #lobby"},
+	"no conversation": {"no conversation yet: type /join #lobby", "还没有会话：输入 /join #lobby"},
 	"loading":         {"loading…", "正在加载…"},
-	"beginning":       {"the beginning of what is here", "此处为本机记录的开头"},
+	"beginning":       {"the beginning of what is here", "本机记录的开头"},
 	"new messages":    {"new", "新消息"},
-	"more below":      {"-- %d more below, End to go there --", "-- 下方还有 %d 条，按 End 跳转 --"},
+	"more below":      {"-- older messages; End goes to the newest --", "-- 正在看较早的消息；按 End 回到最新 --"},
 	"deleted":         {"(deleted)", "（已删除）"},
 	"edited":          {"(edited)", "（已编辑）"},
-	"unknown kind":    {"(needs a newer version of starling)", "（需要更新版本的 starling）"},
-	"joined":          {"joined", "加入"},
-	"left":            {"left", "离开"},
+	"back-dated":      {"(its clock is not to be trusted)", "（其时间不可信）"},
+	"unknown kind":    {"something by %s needs a newer version of starling", "%s 的一条内容需要更新版本的 starling"},
+	"joined":          {"%s joined", "%s 加入"},
+	"left":            {"%s left", "%s 离开"},
 	"is now":          {"%s is now known as %s", "%s 现在叫 %s"},
-	"set topic":       {"%s set the topic: %s", "%s 设置了主题：%s"},
-	"and others":      {"%s and %d others", "%s 等另外 %d 人"},
-	"gap":             {"%d messages by %s are missing, fetching", "缺少 %[2]s 的 %[1]d 条消息，正在获取"},
-	"typing":          {"%s is typing", "%s 正在输入"},
-	"no nick":         {"(no nick)", "（无昵称）"},
+	"set topic":       {"%s set the topic: %s", "%s 将主题设为：%s"},
+	"removed topic":   {"%s removed the topic", "%s 移除了主题"},
+	"and others":      {"%s and %d more", "%s 等，另有 %d 人"},
+	"gap":             {"%d missing by %s, being fetched", "缺少 %[2]s 的 %[1]d 条消息，正在获取"},
+	"typing":          {"%s is typing…", "%s 正在输入…"},
+	"state failed":    {"not delivered: %s", "未送达：%s"},
+	"members":         {"members %d, here %d", "成员 %d，在线 %d"},
+	"seen connected":  {"%d members, %d connected", "%d 名成员，%d 已连接"},
+	"is muted":        {"muted", "已静音"},
+	"online":          {"here", "在线"},
+	"offline":         {"not here", "不在线"},
+	"you":             {"you", "你"},
+	"policy":          {"%s: %s", "%s：%s"},
 
-	"state failed": {"not delivered: %s", "未送达：%s"},
+	"trust verified":   {"verified", "已验证"},
+	"trust unverified": {"not verified", "未验证"},
+	"trust changed":    {"KEY CHANGED", "密钥已变"},
+	"is contact":       {"contact", "联系人"},
+	"is request":       {"asks", "请求中"},
+	"is asked":         {"asked", "已询问"},
+	"is blocked":       {"blocked", "已屏蔽"},
 
-	"not connected": {"not connected: %s", "未连接：%s"},
-	"node gone":     {"the node does not answer; your text is kept; trying again", "节点没有响应；草稿已保留；正在重试"},
-	"nobody":        {"nobody is connected yet", "尚未连接到任何人"},
-	"peers":         {"peers %d", "节点 %d"},
-	"relayed":       {"%d relayed", "%d 中继"},
-	"outbox":        {"outbox %d", "待发 %d"},
-	"gaps":          {"gaps %d", "缺口 %d"},
-	"active":        {"Act: %s", "活动：%s"},
-	"disk":          {"the disk is full: nothing new can be kept; free some space", "磁盘已满：无法保存新消息，请释放空间"},
+	"node gone":              {"the node does not answer: your text is kept, and it goes on by itself when the node is back", "节点没有响应：文字已保留，节点恢复后会自动继续"},
+	"detached":               {"no node", "无节点"},
+	"not sent":               {"the node does not answer; nothing was sent and your text stays here", "节点没有响应；未发送，文字保留在此"},
+	"waiting to be accepted": {"%d messages wait for the node", "%d 条消息在等待节点"},
+	"alone":                  {"not connected: nobody found yet", "未连接：尚未找到任何人"},
+	"peers":                  {"peers %d", "连接 %d"},
+	"on the lan":             {"%d lan", "局域网 %d"},
+	"direct":                 {"%d direct", "直连 %d"},
+	"punched":                {"%d punched", "打洞 %d"},
+	"relayed":                {"%d relayed", "中继 %d"},
+	"outbox":                 {"outbox %d", "待发 %d"},
+	"gaps":                   {"gaps %d", "缺口 %d"},
+	"active":                 {"Act: %s", "活动：%s"},
+	"disk full":              {"the disk is full or not writable: nothing new can be kept; free some space", "磁盘已满或不可写：无法保存新内容，请释放空间"},
+	"no history":             {"the history cannot be opened: what is said now is not kept", "无法打开历史记录：现在的内容不会保存"},
+	"disk low":               {"the disk has only %d MiB left", "磁盘仅剩 %d MiB"},
+	"clock":                  {"this machine's clock is wrong by about %s: set it (timedatectl set-ntp true)", "本机时钟误差约 %s：请校时（timedatectl set-ntp true）"},
+	"newer version":          {"something came that needs a newer version of starling", "收到需要更新版本 starling 的内容"},
 
-	"press again":     {"press Ctrl+C again to quit", "再按一次 Ctrl+C 退出"},
-	"cleared":         {"cleared; Up brings it back", "已清空；按上方向键可恢复"},
-	"unknown command": {"unknown command /%s", "未知命令 /%s"},
-	"did you mean":    {"; did you mean /%s?", "；是否想输入 /%s？"},
-	"see help":        {"; /help lists them", "；用 /help 查看列表"},
-	"usage":           {"usage: %s", "用法：%s"},
-	"done":            {"done", "完成"},
-	"nick set":        {"you are %s now", "你现在叫 %s"},
-	"left room":       {"left %s; its history stays here", "已离开 %s；历史仍保留在本机"},
-	"no message":      {"no such message here", "这里没有这条消息"},
-	"not yours":       {"that is not your message", "这不是你的消息"},
-	"replying":        {"reply to %s: %s", "回复 %s：%s"},
-	"editing":         {"editing your message; Esc leaves it as it is", "正在编辑你的消息；按 Esc 放弃"},
-	"muted":           {"%s is muted", "%s 已静音"},
-	"unmuted":         {"%s notifies again", "%s 恢复通知"},
-	"setting":         {"%s is %s", "%s 为 %s"},
-	"settings":        {"settings: theme dark|light|none, typing on|off, bell on|off, links on|off, lang en|zh", "设置：theme dark|light|none, typing on|off, bell on|off, links on|off, lang en|zh"},
-	"verified":        {"%s is verified", "%s 已验证"},
-	"invite made":     {"an invite was made; whoever has it can join", "邀请已生成；持有者即可加入"},
+	"press again":      {"press Ctrl+C again to quit", "再按一次 Ctrl+C 退出"},
+	"cleared":          {"cleared; Up brings it back", "已清空；按上方向键可恢复"},
+	"too long":         {"that is %d KiB of text, a message holds 16: nothing was pasted", "文字有 %d KiB，一条消息最多 16 KiB：未粘贴"},
+	"over the limit":   {"too long: %d of %d bytes; send it in parts", "过长：%d / %d 字节；请分段发送"},
+	"unknown command":  {"unknown command /%s", "未知命令 /%s"},
+	"did you mean":     {"; did you mean /%s?", "；是否想输入 /%s？"},
+	"see help":         {"; /help lists them, //text sends it as it is", "；用 /help 查看列表，//文本 可照原样发送"},
+	"usage":            {"%s: %s", "%s：%s"},
+	"done":             {"done", "完成"},
+	"all read":         {"everything is read", "全部已读"},
+	"sent to":          {"sent to %s", "已发送给 %s"},
+	"nick set":         {"you are %s now", "你现在叫 %s"},
+	"only in rooms":    {"that is for rooms", "该命令用于房间"},
+	"no topic":         {"%s has no topic; /topic text sets one", "%s 没有主题；/topic 文本 可设置"},
+	"left room":        {"left %s; its history stays here", "已离开 %s；历史仍保留在本机"},
+	"part direct":      {"%s is no room: /ignore blocks somebody, /mute keeps them quiet", "%s 不是房间：/ignore 屏蔽，/mute 静音"},
+	"no message":       {"no such message here", "这里没有这条消息"},
+	"not yours":        {"that is not your message", "这不是你的消息"},
+	"nothing unread":   {"nothing here was unread", "这里没有未读消息"},
+	"replying":         {"reply to %s  (Esc: no reply)", "回复 %s  （Esc 取消）"},
+	"editing":          {"editing your message; Enter changes it, Esc leaves it as it is", "正在编辑你的消息；Enter 修改，Esc 放弃"},
+	"reply to which":   {"reply to which", "回复哪一条"},
+	"react to which":   {"react to which", "回应哪一条"},
+	"delete question":  {"Ask everybody to delete \"%s\"? (y/n) Who has seen it may keep it.", "请求所有人删除“%s”？（y/n）看过的人仍可能保留。"},
+	"muted":            {"%s is muted", "%s 已静音"},
+	"unmuted":          {"%s notifies again", "%s 恢复通知"},
+	"setting":          {"%s is %s", "%s：%s"},
+	"settings":         {"/set theme dark|light|none, lang en|zh, bell on|off, links on|off, typing on|off, receipts on|off", "/set theme dark|light|none，lang en|zh，bell on|off，links on|off，typing on|off，receipts on|off"},
+	"contact added":    {"%s is a contact now", "%s 已成为联系人"},
+	"request":          {"%s wants to write to you. /accept to answer, /reject to drop it (they are not told), /ignore to block", "%s 想与你对话。/accept 接受，/reject 丢弃（对方不会知道），/ignore 屏蔽"},
+	"answer request":   {"Writing to %s accepts the request. Send? (y/n)", "给 %s 回信即表示接受请求。发送？（y/n）"},
+	"key changed":      {"the key of %s changed: a new device, or somebody else. /verify compares keys", "%s 的密钥已变：可能是新设备，也可能是他人。用 /verify 核对"},
+	"paste question":   {"Send %d lines as one message? (y: send, e: keep editing, n: drop)", "将 %d 行作为一条消息发送？（y 发送，e 继续编辑，n 丢弃）"},
+	"close":            {"Esc closes", "Esc 关闭"},
+	"page":             {"%d of %d lines, PgDn", "%d / %d 行，PgDn 翻页"},
+	"picker keys":      {"Up/Down, Enter, Esc closes", "上/下，Enter 选择，Esc 关闭"},
+	"enter searches":   {"Enter searches", "按 Enter 搜索"},
+	"switch":           {"go to", "前往"},
+	"everywhere":       {"everywhere", "全部会话"},
+	"search":           {"search %s", "搜索 %s"},
+	"no hits":          {"nothing found", "没有找到"},
+	"nothing":          {"nothing", "无"},
+	"checking":         {"checking…", "正在检查…"},
+	"help title":       {"help", "帮助"},
+	"peers title":      {"peers", "连接"},
+	"doctor title":     {"doctor", "诊断"},
+	"outbox title":     {"outbox: what nobody has confirmed yet", "待发送：尚未确认的消息"},
+	"outbox keys":      {"r: try now  c: cancel", "r 立即重试  c 取消"},
+	"attempts":         {"%s, %d attempts", "%s，已试 %d 次"},
+	"next attempt":     {"next at %s", "下次 %s"},
+	"status title":     {"status", "状态"},
+	"names title":      {"members of %s", "%s 的成员"},
+	"contacts title":   {"contacts", "联系人"},
+	"contact keys":     {"Enter: talk  a: accept  r: reject  b: block  v: verify", "Enter 对话  a 接受  r 拒绝  b 屏蔽  v 验证"},
+	"whois title":      {"who is", "查询"},
+	"verify title":     {"is it %s?", "是 %s 吗？"},
+	"verify keys":      {"y: they are equal  n: they are not", "y 一致  n 不一致"},
+	"invite title":     {"invite", "邀请"},
+	"raw title":        {"a message as it came", "消息原样"},
+	"history title":    {"history of %s", "%s 的历史"},
+	"compare":          {"Compare these numbers with %s, in person or in a call that you trust. They are the same for both of you, unless somebody sits between.", "请当面或在可信的通话中与 %s 核对这些数字。双方看到的应当相同，除非有人在中间。"},
+	"trust now":        {"now: %s", "当前：%s"},
+	"invite room":      {"Whoever has this link can join %s and find you:", "持有此链接者可加入 %s 并找到你："},
+	"invite me":        {"Whoever has this link can write to you:", "持有此链接者可以写信给你："},
+	"no qr":            {"(too long for a QR code)", "（过长，无法生成二维码）"},
+	"qr too big":       {"(the QR code needs a window of %d by %d)", "（二维码需要 %d 列 %d 行的窗口）"},
+	"too small":        {"the window is too small: make it at least %d by %d", "窗口太小：请至少调整到 %d 列 %d 行"},
+	"a relay":          {"(relay)", "（中继）"},
+	"keys plain":       {"the keys have no passphrase: who can read your files can be you", "密钥没有口令：能读到你文件的人就能冒充你"},
+	"keys protected":   {"the keys are under a passphrase", "密钥有口令保护"},
+	"status program":   {"version %s, network %s, home %s", "版本 %s，网络 %s，目录 %s"},
+	"status peers":     {"peers %d: lan %d, direct %d, punched %d, relayed %d; reachability %s", "连接 %d：局域网 %d，直连 %d，打洞 %d，中继 %d；可达性 %s"},
+	"status chat":      {"rooms %d, unread %d, outbox %d, gaps %d", "房间 %d，未读 %d，待发 %d，缺口 %d"},
+	"status disk":      {"storage %s, %d messages, %d MiB free", "存储 %s，消息 %d 条，剩余 %d MiB"},
+	"status traffic":   {"gossip: %d published, %d delivered, %d dropped; %d KiB in, %d KiB out", "广播：发布 %d，送达 %d，丢弃 %d；收 %d KiB，发 %d KiB"},
+	"relay away":       {"relay, not connected", "中继，未连接"},
+	"relay connected":  {"relay, connected, forwards %d rooms", "中继，已连接，转发 %d 个房间"},
+	"relay reserved":   {"relay, a place is reserved, forwards %d rooms", "中继，已预留位置，转发 %d 个房间"},
+	"whois":            {"%s\nfingerprint %s\naccount %s\n%s", "%s\n指纹 %s\n账号 %s\n%s"},
+	"whois petname":    {"you call them %s", "你称其为 %s"},
+	"whois contact":    {"contact: %s", "联系人状态：%s"},
+	"whois path":       {"connected: %s", "连接方式：%s"},
+	"whois seen":       {"last seen %s", "最后出现 %s"},
+	"whois rooms":      {"in %s", "所在房间 %s"},
+	"raw":              {"id       %s\naccount  %s\ndevice   %s\nsent     %s\nnick     %s\n\n%d bytes of text:\n%s", "编号  %s\n账号  %s\n设备  %s\n发送  %s\n昵称  %s\n\n文本 %d 字节：\n%s"},
 
-	"paste question": {"Send %d lines as one message? (y: send, e: keep editing, n: drop)", "将 %d 行作为一条消息发送？（y 发送，e 继续编辑，n 丢弃）"},
-	"close":          {"Esc closes", "按 Esc 关闭"},
-	"switch":         {"go to", "前往"},
-	"search":         {"search", "搜索"},
-	"no hits":        {"nothing found", "没有找到"},
-	"help title":     {"help", "帮助"},
-	"peers title":    {"peers", "节点"},
-	"doctor title":   {"doctor", "诊断"},
-	"outbox title":   {"outbox", "待发送"},
-	"status title":   {"status", "状态"},
-	"whois title":    {"who is", "查询"},
-	"verify title":   {"verification", "验证"},
-	"invite title":   {"invite", "邀请"},
-	"raw title":      {"raw text", "原始文本"},
-	"history title":  {"history", "历史"},
-	"nothing":        {"nothing", "无"},
-	"compare":        {"Compare these numbers with %s, in person or by a call. If they are equal: /verify %s yes", "请当面或通过电话与 %s 核对这些数字。如果一致：/verify %s yes"},
-	"too small":      {"the window is too small; make it at least 20 by 6", "窗口太小；请至少调整到 20 列 6 行"},
-
-	"help keys": {
-		"Alt+1..9 conversation   Ctrl+N/P or Alt+Down/Up next/previous   Alt+A next active   Alt+/ last\n" +
-			"PgUp/PgDn scroll   Home/End (empty input) oldest/newest   Alt+U first unread\n" +
-			"Tab complete   Up/Down input history   Ctrl+F search   Ctrl+G go to   Alt+Enter new line\n" +
-			"Ctrl+C clears the input, and quits when it is empty   Ctrl+L redraws",
-		"Alt+1..9 会话   Ctrl+N/P 或 Alt+下/上 下一个/上一个   Alt+A 下一个活动会话   Alt+/ 上一个看过的会话\n" +
-			"PgUp/PgDn 滚动   Home/End（输入为空时）最旧/最新   Alt+U 第一条未读\n" +
-			"Tab 补全   上/下 输入历史   Ctrl+F 搜索   Ctrl+G 前往   Alt+Enter 换行\n" +
-			"Ctrl+C 清空输入，输入为空时退出   Ctrl+L 重绘",
-	},
-
-	"cmd help":    {"/help [command]                 this list", "/help [命令]                 本列表"},
-	"cmd join":    {"/join #room [password]          join a room, or open a starling: link", "/join #房间 [密码]           加入房间，或打开 starling: 链接"},
-	"cmd part":    {"/part [#room]                   leave a room; its history stays", "/part [#房间]                离开房间，历史保留"},
-	"cmd query":   {"/query @who                     open a private conversation", "/query @某人                 打开私聊"},
-	"cmd msg":     {"/msg @who text                  send without going there", "/msg @某人 文本              直接发送"},
-	"cmd me":      {"/me action                      say what you do", "/me 动作                     描述动作"},
-	"cmd nick":    {"/nick name                      change your nick", "/nick 昵称                   更改昵称"},
-	"cmd topic":   {"/topic [text]                   show or set the topic", "/topic [文本]                查看或设置主题"},
-	"cmd names":   {"/names                          who is here", "/names                       查看成员"},
-	"cmd whois":   {"/whois @who                     what is known about somebody", "/whois @某人                 查看某人信息"},
-	"cmd invite":  {"/invite [#room]                 make an invite link with a QR code", "/invite [#房间]              生成邀请链接和二维码"},
-	"cmd mute":    {"/mute, /unmute                  notifications of this conversation", "/mute、/unmute               本会话的通知"},
-	"cmd ignore":  {"/ignore @who, /unignore @who    block somebody", "/ignore @某人、/unignore @某人  屏蔽某人"},
-	"cmd search":  {"/search words                   search this conversation (Ctrl+F)", "/search 关键词               在本会话搜索（Ctrl+F）"},
-	"cmd history": {"/history [n]                    the last n messages as a page", "/history [n]                 最近 n 条消息"},
-	"cmd reply":   {"/reply [n] text                 answer the nth last message", "/reply [n] 文本              回复倒数第 n 条消息"},
-	"cmd edit":    {"/edit [text]                    change your last message", "/edit [文本]                 修改你的上一条消息"},
-	"cmd delete":  {"/delete                         delete your last message", "/delete                      删除你的上一条消息"},
-	"cmd react":   {"/react [n] emoji                react to the nth last message", "/react [n] 表情              对倒数第 n 条消息回应"},
-	"cmd raw":     {"/raw [n]                        the nth last message byte by byte", "/raw [n]                     逐字节查看倒数第 n 条消息"},
-	"cmd read":    {"/read                           mark everything read", "/read                        全部标为已读"},
-	"cmd contact": {"/contact add|accept|reject|rename|remove who [name]", "/contact add|accept|reject|rename|remove 某人 [名称]"},
-	"cmd verify":  {"/verify @who [yes|no]           compare safety numbers", "/verify @某人 [yes|no]       核对安全码"},
-	"cmd status":  {"/status                         the state of the node", "/status                      节点状态"},
-	"cmd peers":   {"/peers                          who is connected and how", "/peers                       连接情况"},
-	"cmd ping":    {"/ping @who                      one round trip", "/ping @某人                  测量往返时间"},
-	"cmd doctor":  {"/doctor                         check the connection", "/doctor                      检查连接"},
-	"cmd outbox":  {"/outbox [retry|cancel id]       what has not arrived yet", "/outbox [retry|cancel 编号]  尚未送达的消息"},
-	"cmd set":     {"/set [name value]               settings", "/set [名称 值]               设置"},
-	"cmd lang":    {"/lang en|zh                     language", "/lang en|zh                  语言"},
-	"cmd quit":    {"/quit                           leave; the node goes on if it was running before", "/quit                        退出；原已运行的节点会继续运行"},
-	"slash":       {"//text                          text that begins with a slash", "//文本                       以斜杠开头的文本"},
+	"no kick":     {"nobody can be put out of a public room: it has no owner, and who knows its name is in. /ignore @who hides somebody from you", "无法将人移出公开房间：它没有主人，知道名字就能进入。/ignore @某人 可对你隐藏此人"},
+	"no ban":      {"nobody can be banned from a public room: it has no owner. /ignore @who blocks somebody for you", "无法在公开房间封禁：它没有主人。/ignore @某人 可为你屏蔽此人"},
+	"no op":       {"public rooms have no operators: everybody is equal there. Roles come with private rooms, which do not exist yet", "公开房间没有管理员，人人平等。角色将随私有房间而来，目前尚不支持"},
+	"no create":   {"private rooms do not exist yet. /join #name opens a room for all who know the name, /join #name password for who knows both", "尚不支持私有房间。/join #名称 开设知道名称者皆可进入的房间，/join #名称 密码 则需两者都知道"},
+	"no away":     {"there is no away mark: the others see whether your node is connected and nothing else", "没有离开标记：别人只能看到你的节点是否在线"},
+	"no upload":   {"files cannot be sent yet; a link can", "尚不支持发送文件；可以发送链接"},
+	"no download": {"files cannot be received yet", "尚不支持接收文件"},
 }

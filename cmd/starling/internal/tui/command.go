@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -19,19 +18,20 @@ func (m *model) command(line string) tea.Cmd {
 	if alias, ok := aliases[name]; ok {
 		name = alias
 	}
-	run := commands[name]
-	if run == nil {
-		m.flash = m.t("unknown command", clean(name)) + m.suggest(name)
-		return nil
+	if run := commands[name]; run != nil {
+		return run(m, strings.TrimSpace(rest))
 	}
-	return run(m, strings.TrimSpace(rest))
+	m.say(m.t("unknown command", m.line(name)) + m.suggest(name))
+	return nil
 }
 
 // aliases are other names of commands, from irssi and weechat.
 var aliases = map[string]string{
 	"j": "join", "leave": "part", "close": "part", "q": "query", "m": "msg", "who": "names", "n": "names",
-	"wi": "whois", "block": "ignore", "unblock": "unignore", "h": "help", "exit": "quit", "bye": "quit",
-	"s": "search", "react+": "react", "del": "delete", "redact": "delete", "language": "lang",
+	"wi": "whois", "block": "ignore", "unblock": "unignore", "h": "help", "exit": "quit", "bye": "quit", "disconnect": "quit",
+	"s": "search", "lastlog": "search", "del": "delete", "redact": "delete", "language": "lang", "contacts": "contact",
+	"unban": "ban", "deop": "op", "mode": "op", "buffer": "switch", "window": "switch", "b": "switch", "w": "switch",
+	"send": "upload", "back": "away",
 }
 
 var commands map[string]func(m *model, args string) tea.Cmd
@@ -40,12 +40,15 @@ func init() {
 	commands = map[string]func(*model, string) tea.Cmd{
 		"help": (*model).cmdHelp, "quit": func(*model, string) tea.Cmd { return tea.Quit },
 		"join": (*model).cmdJoin, "part": (*model).cmdPart, "query": (*model).cmdQuery, "msg": (*model).cmdMsg,
-		"nick": (*model).cmdNick, "topic": (*model).cmdTopic, "names": (*model).cmdNames, "whois": (*model).cmdWhois,
-		"invite": (*model).cmdInvite, "contact": (*model).cmdContact, "verify": (*model).cmdVerify,
+		"switch": func(m *model, _ string) tea.Cmd { return m.quickSwitch() },
+		"me":     (*model).cmdMe, "nick": (*model).cmdNick, "topic": (*model).cmdTopic, "names": (*model).cmdNames,
+		"whois": (*model).cmdWhois, "invite": (*model).cmdInvite, "contact": (*model).cmdContact, "verify": (*model).cmdVerify,
+		"accept":   func(m *model, who string) tea.Cmd { return m.changeContact("accept", who, api.ContactAccept, "") },
+		"reject":   func(m *model, who string) tea.Cmd { return m.changeContact("reject", who, api.ContactReject, "") },
+		"ignore":   func(m *model, who string) tea.Cmd { return m.changeContact("ignore", who, api.ContactBlock, "") },
+		"unignore": func(m *model, who string) tea.Cmd { return m.changeContact("unignore", who, api.ContactUnblock, "") },
 		"mute":     func(m *model, _ string) tea.Cmd { return m.setMuted(true) },
 		"unmute":   func(m *model, _ string) tea.Cmd { return m.setMuted(false) },
-		"ignore":   func(m *model, who string) tea.Cmd { return m.changeContact("ignore", who, "block", "") },
-		"unignore": func(m *model, who string) tea.Cmd { return m.changeContact("ignore", who, "unblock", "") },
 		"search":   (*model).cmdSearch, "history": (*model).cmdHistory,
 		"reply": (*model).cmdReply, "edit": (*model).cmdEdit, "delete": (*model).cmdDelete, "react": (*model).cmdReact,
 		"raw": (*model).cmdRaw, "read": (*model).cmdRead,
@@ -53,6 +56,19 @@ func init() {
 		"outbox": (*model).cmdOutbox, "set": (*model).cmdSet,
 		"lang": func(m *model, l string) tea.Cmd { return m.cmdSet(strings.TrimSpace("lang " + l)) },
 	}
+	for name := range impossible {
+		commands[name] = func(m *model, _ string) tea.Cmd {
+			m.say(m.t(impossible[name]))
+			return nil
+		}
+	}
+}
+
+// impossible are commands that people know from elsewhere and that nothing stands behind here; the
+// answer says why, and what to do instead.
+var impossible = map[string]string{
+	"kick": "no kick", "ban": "no ban", "op": "no op", "create": "no create", "away": "no away",
+	"upload": "no upload", "download": "no download",
 }
 
 // suggest names the command that was probably meant.
@@ -91,33 +107,54 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
+// usage says how a command is typed. Its help has the form and, behind a tab, what it does.
 func (m *model) usage(name string) tea.Cmd {
-	m.flash = m.t("usage", m.t("cmd "+name))
+	form, does, _ := strings.Cut(m.t(helpKey(name)), "\t")
+	m.say(m.t("usage", form, does))
 	return nil
 }
 
+func helpKey(name string) string { return "cmd " + name }
+
 func (m *model) cmdHelp(name string) tea.Cmd {
-	if name = strings.TrimPrefix(name, "/"); name != "" {
-		if _, ok := phrases["cmd "+name]; ok {
-			return m.usage(name)
-		}
+	name = strings.TrimPrefix(name, "/")
+	if alias, ok := aliases[name]; ok {
+		name = alias
 	}
+	if _, ok := phrases[helpKey(name)]; ok && name != "" {
+		return m.usage(name)
+	}
+	rows := [][2]string{}
+	wide := 0
+	for _, key := range slices.Sorted(maps.Keys(phrases)) {
+		if !strings.HasPrefix(key, helpKey("")) {
+			continue
+		}
+		form, does, _ := strings.Cut(m.t(key), "\t")
+		rows = append(rows, [2]string{form, does})
+		wide = max(wide, m.metric.width(form))
+	}
+	wide = min(wide, 36)
 	var b strings.Builder
 	b.WriteString(m.t("help keys") + "\n\n")
-	for _, key := range slices.Sorted(maps.Keys(phrases)) {
-		if strings.HasPrefix(key, "cmd ") {
-			b.WriteString(m.t(key) + "\n")
+	for _, r := range rows {
+		if m.width < 60 {
+			b.WriteString(r[0] + "\n    " + r[1] + "\n")
+			continue
 		}
+		b.WriteString(m.fit(r[0], max(wide, m.metric.width(r[0]))) + "  " + r[1] + "\n")
 	}
-	b.WriteString(m.t("slash"))
-	m.show(m.t("help title"), b.String())
+	m.show(&pager{title: m.t("help title"), text: b.String()})
 	return nil
 }
 
 func (m *model) cmdJoin(args string) tea.Cmd {
 	name, password, _ := strings.Cut(args, " ")
-	if name == "" {
+	switch {
+	case name == "":
 		return m.usage("join")
+	case strings.HasPrefix(name, linkPrefix):
+		return m.follow(name)
 	}
 	return m.join(api.JoinRequest{Room: name, Password: strings.TrimSpace(password)})
 }
@@ -125,32 +162,48 @@ func (m *model) cmdJoin(args string) tea.Cmd {
 func (m *model) cmdPart(target string) tea.Cmd {
 	c := m.find(m.current)
 	if target != "" {
-		c = m.findTarget(target)
+		if c = m.findTarget(target); c == nil {
+			c = m.findTarget("#" + target)
+		}
 	}
-	if c == nil || c.Kind != "room" {
+	switch {
+	case c == nil:
 		return m.usage("part")
+	case c.Kind != kindRoom:
+		m.say(m.t("part direct", m.title(c)))
+		return nil
 	}
-	id, name := c.ID, c.Target
+	id, target, name := c.ID, c.Target, m.title(c)
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		err := m.api.Leave(ctx, name)
+		if err := m.api.Leave(ctx, target); err != nil {
+			return nil, err
+		}
 		return func(m *model) tea.Cmd {
-			m.conversations = slices.DeleteFunc(m.conversations, func(c api.Conversation) bool { return c.ID == id })
-			delete(m.rooms, id)
-			var cmd tea.Cmd
-			if m.current == id {
-				m.current = ""
-				if len(m.conversations) > 0 {
-					cmd = m.open(m.conversations[0].ID)
-				}
-			}
-			m.flash = m.t("left room", api.EscapeNick(name))
+			m.drop(id)
+			cmd := m.arrive()
+			m.say(m.t("left room", name))
 			return cmd
-		}, err
+		}, nil
 	})
 }
 
+// drop takes a conversation off the screen.
+func (m *model) drop(id string) {
+	m.conversations = slices.DeleteFunc(m.conversations, func(c api.Conversation) bool { return c.ID == id })
+	delete(m.rooms, id)
+	delete(m.opened, id)
+	if m.current == id {
+		m.current = m.last
+		m.input.set("")
+		if r := m.rooms[m.current]; r != nil {
+			m.input.set(r.writing.Text)
+		}
+	}
+}
+
+// at makes a TARGET of a name as people type it.
 func at(who string) string {
-	if who == "" || strings.HasPrefix(who, "@") || strings.HasPrefix(who, "starling:") {
+	if who == "" || strings.HasPrefix(who, "@") || strings.HasPrefix(who, linkPrefix) {
 		return who
 	}
 	return "@" + who
@@ -165,13 +218,29 @@ func (m *model) cmdQuery(who string) tea.Cmd {
 
 func (m *model) cmdMsg(args string) tea.Cmd {
 	who, text, _ := strings.Cut(args, " ")
-	if text = strings.TrimSpace(text); who == "" || text == "" {
+	text = strings.TrimSpace(text)
+	switch {
+	case who == "":
 		return m.usage("msg")
-	}
-	if !strings.HasPrefix(who, "#") {
+	case !strings.HasPrefix(who, "#"):
 		who = at(who)
 	}
+	if text == "" {
+		return m.goTo(who)
+	}
+	m.say(m.t("sent to", m.line(who)))
 	return m.send(api.SendRequest{Target: who, Text: text})
+}
+
+// cmdMe says something in the third person: a text that begins with a star, which every front-end
+// shows as it is.
+func (m *model) cmdMe(text string) tea.Cmd {
+	c, r := m.here()
+	if c == nil || text == "" {
+		return m.usage("me")
+	}
+	r.unreadFrom = 0
+	return tea.Batch(m.send(api.SendRequest{Target: c.Target, Text: "* " + text}), m.toEnd())
 }
 
 func (m *model) cmdNick(nick string) tea.Cmd {
@@ -180,22 +249,31 @@ func (m *model) cmdNick(nick string) tea.Cmd {
 	}
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
 		me, err := m.api.SetNick(ctx, nick)
+		if err != nil {
+			return nil, err
+		}
 		return func(m *model) tea.Cmd {
-			m.me = me
-			m.flash = m.t("nick set", api.EscapeNick(me.Nick))
-			return nil
-		}, err
+			m.setMe(me)
+			m.say(m.t("nick set", m.name(me.Nick)))
+			return m.loadMembers()
+		}, nil
 	})
 }
 
 func (m *model) cmdTopic(text string) tea.Cmd {
 	c := m.find(m.current)
-	if c == nil || c.Kind != "room" {
-		return m.usage("topic")
-	}
-	if text == "" {
-		m.flash = api.Escape(c.Topic)
+	switch {
+	case c == nil || c.Kind != kindRoom:
+		m.say(m.t("only in rooms"))
 		return nil
+	case text == "" && c.Topic == "":
+		m.say(m.t("no topic", m.title(c)))
+		return nil
+	case text == "":
+		m.say(m.line(c.Topic))
+		return nil
+	case text == "-delete":
+		text = ""
 	}
 	target := c.Target
 	return m.do(func(ctx context.Context) error { return m.api.SetTopic(ctx, target, text) })
@@ -204,11 +282,13 @@ func (m *model) cmdTopic(text string) tea.Cmd {
 // do makes a call whose only answer is that it was done.
 func (m *model) do(f func(ctx context.Context) error) tea.Cmd {
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		err := f(ctx)
+		if err := f(ctx); err != nil {
+			return nil, err
+		}
 		return func(m *model) tea.Cmd {
-			m.flash = m.t("done")
+			m.say(m.t("done"))
 			return nil
-		}, err
+		}, nil
 	})
 }
 
@@ -217,147 +297,35 @@ func (m *model) setMuted(muted bool) tea.Cmd {
 	if c == nil {
 		return nil
 	}
-	target, word := c.Target, "unmuted"
-	if muted {
-		word = "muted"
-	}
+	id, target := c.ID, c.Target
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		err := m.api.SetMuted(ctx, target, muted)
+		if err := m.api.SetMuted(ctx, target, muted); err != nil {
+			return nil, err
+		}
 		return func(m *model) tea.Cmd {
-			if c := m.findTarget(target); c != nil {
-				c.Muted = muted
+			c := m.find(id)
+			if c == nil {
+				return nil
 			}
-			m.flash = m.t(word, api.EscapeNick(target))
+			if c.Muted = muted; muted {
+				m.say(m.t("muted", m.title(c)))
+			} else {
+				m.say(m.t("unmuted", m.title(c)))
+			}
 			return nil
-		}, err
+		}, nil
 	})
 }
 
 func (m *model) cmdRead(string) tea.Cmd {
 	var cmds []tea.Cmd
-	for _, c := range m.conversations {
-		cmds = append(cmds, m.markRead(c.ID, c.LastSeq))
+	for i := range m.conversations {
+		c := &m.conversations[i]
+		if c.Unread > 0 {
+			cmds = append(cmds, m.markRead(*c, c.LastSeq))
+		}
+		m.room(c.ID).unreadFrom = 0
 	}
+	m.say(m.t("all read"))
 	return tea.Batch(cmds...)
-}
-
-func (m *model) cmdSearch(words string) tea.Cmd {
-	p := newSearch(m)
-	m.overlay = p
-	if words == "" {
-		return nil
-	}
-	p.filter.set(words)
-	p.asked = words
-	return p.ask(m, words)
-}
-
-// numbered takes a leading number off the arguments; 1 without one.
-func numbered(args string) (n int, rest string) {
-	first, rest, _ := strings.Cut(args, " ")
-	if v, err := strconv.Atoi(first); err == nil && v > 0 {
-		return v, strings.TrimSpace(rest)
-	}
-	return 1, args
-}
-
-// pick finds the nth last message of the conversation on screen.
-func (m *model) pick(n int, own bool) (target string, msg api.Message, ok bool) {
-	c, r := m.find(m.current), m.rooms[m.current]
-	if c == nil || r == nil {
-		return "", msg, false
-	}
-	msg, ok = r.nth(n, own)
-	if !ok {
-		m.flash = m.t("no message")
-	}
-	return c.Target, msg, ok
-}
-
-func (m *model) cmdReply(args string) tea.Cmd {
-	n, text := numbered(args)
-	target, msg, ok := m.pick(n, false)
-	if !ok {
-		return nil
-	}
-	if text == "" {
-		m.rooms[m.current].replyTo = msg.ID
-		return nil
-	}
-	return m.send(api.SendRequest{Target: target, Text: text, ReplyTo: msg.ID})
-}
-
-func (m *model) cmdEdit(text string) tea.Cmd {
-	target, msg, ok := m.pick(1, true)
-	if !ok {
-		return nil
-	}
-	if text == "" {
-		r := m.rooms[m.current]
-		r.editing = msg.ID
-		m.input.set(msg.Text)
-		return nil
-	}
-	return m.send(api.SendRequest{Target: target, Text: text, Action: api.ActionEdit, Ref: msg.ID})
-}
-
-func (m *model) cmdDelete(string) tea.Cmd {
-	target, msg, ok := m.pick(1, true)
-	if !ok {
-		return nil
-	}
-	return m.send(api.SendRequest{Target: target, Action: api.ActionRedact, Ref: msg.ID})
-}
-
-func (m *model) cmdReact(args string) tea.Cmd {
-	n, text := numbered(args)
-	if text == "" {
-		return m.usage("react")
-	}
-	target, msg, ok := m.pick(n, false)
-	if !ok {
-		return nil
-	}
-	return m.send(api.SendRequest{Target: target, Text: text, Action: api.ActionReact, Ref: msg.ID})
-}
-
-// cmdRaw shows a message's text so that nothing in it can hide: every rune beyond ASCII by its number.
-func (m *model) cmdRaw(args string) tea.Cmd {
-	n, _ := numbered(args)
-	_, msg, ok := m.pick(n, false)
-	if !ok {
-		return nil
-	}
-	m.show(m.t("raw title"), strconv.QuoteToASCII(msg.Nick)+"\n"+strconv.QuoteToASCII(msg.Text))
-	return nil
-}
-
-func (m *model) cmdSet(args string) tea.Cmd {
-	name, value, _ := strings.Cut(args, " ")
-	key, ok := map[string]string{
-		"theme": settingTheme, "typing": settingTyping, "bell": settingBell, "links": settingLinks, "lang": settingLang,
-	}[name]
-	allowed := map[string][]string{"theme": themeNames, "lang": languages}[name]
-	if allowed == nil {
-		allowed = []string{"on", "off"}
-	}
-	if !ok || !slices.Contains(allowed, value) {
-		m.flash = m.t("settings")
-		return nil
-	}
-	switch name {
-	case "theme":
-		m.theme = newTheme(value)
-	case "lang":
-		m.words = newCatalog(value)
-	case "typing":
-		m.typingOn = value == "on"
-	case "bell":
-		m.bell = value == "on"
-	case "links":
-		m.links = value == "on"
-	}
-	m.style++
-	m.flash = m.t("setting", name, value)
-	return m.saveSetting(key, value)
 }

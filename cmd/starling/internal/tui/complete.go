@@ -1,6 +1,7 @@
 package tui
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,11 +19,12 @@ type completion struct {
 	at         int
 }
 
-// tab completes the word before the cursor: commands, rooms, nicks, or paths after /upload.
-func (m *model) tab() tea.Cmd {
+// tab completes the word before the cursor: commands, rooms, nicks, or paths; again, it takes the
+// next candidate, or the one before.
+func (m *model) tab(step int) tea.Cmd {
 	c := &m.complete
-	if len(c.words) > 0 {
-		c.at = (c.at + 1) % len(c.words)
+	if n := len(c.words); n > 0 {
+		c.at = (c.at + step + n) % n
 	} else {
 		before := strings.Join(m.input.text[:m.input.cursor], "")
 		i := strings.LastIndexAny(before, " \n") + 1
@@ -34,7 +36,7 @@ func (m *model) tab() tea.Cmd {
 	}
 	kept := *c
 	m.input.set(c.head + c.words[c.at] + c.tail)
-	m.input.cursor = len(clusters(c.head + c.words[c.at]))
+	m.input.cursor = len(m.input.clusters(c.head + c.words[c.at]))
 	m.complete = kept
 	return nil
 }
@@ -46,42 +48,75 @@ func (m *model) candidates(head, word string) []string {
 		for name := range commands {
 			list = append(list, "/"+name+" ")
 		}
-	case strings.HasPrefix(head, "/contact add ") || strings.HasPrefix(word, "./") || strings.HasPrefix(word, "~/") || strings.HasPrefix(word, "/") && head != "":
+		slices.Sort(list)
+	case strings.HasPrefix(word, "./") || strings.HasPrefix(word, "~/") || strings.HasPrefix(word, "/"):
 		list = paths(word)
 	case strings.HasPrefix(word, "#"):
-		for _, c := range m.conversations {
-			if c.Kind == "room" {
+		for i := range m.conversations {
+			if c := &m.conversations[i]; c.Kind == kindRoom {
 				list = append(list, c.Target+" ")
 			}
 		}
+	case head == "/set ":
+		for name := range knobs() {
+			list = append(list, name+" ")
+		}
+		slices.Sort(list)
+	case head == "/help ":
+		list = slices.Sorted(maps.Keys(commands))
 	default:
 		list = m.people(head, word)
 	}
 	want := strings.ToLower(word)
-	list = slices.DeleteFunc(list, func(s string) bool { return !strings.HasPrefix(strings.ToLower(s), want) })
-	slices.Sort(list)
-	return slices.Compact(list)
+	out := list[:0]
+	for _, s := range list {
+		if strings.HasPrefix(strings.ToLower(s), want) && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
-// people offers nicks: at the beginning of a line with a colon, after an @ with it.
+// people offers nicks: who spoke last first, at the beginning of a line with a colon, after an @
+// with it. Somebody whose nick is not theirs alone is offered by account.
 func (m *model) people(head, word string) []string {
-	at, end := "", " "
+	prefix, end := "", " "
 	if strings.HasPrefix(word, "@") {
-		at = "@"
+		prefix = "@"
 	} else if head == "" {
 		end = ": "
 	}
 	var list []string
-	if r := m.rooms[m.current]; r != nil {
-		for _, who := range r.members {
-			if nick := api.EscapeNick(who.Nick); nick != "" && !who.Own {
-				list = append(list, at+nick+end)
+	add := func(nick, account string, shared bool) {
+		name := m.name(nick)
+		if shared || strings.Contains(name, " ") {
+			if prefix == "" {
+				return
 			}
+			name = account
+		}
+		if nick != "" && account != m.me.Account {
+			list = append(list, prefix+name+end)
 		}
 	}
-	for _, c := range m.conversations {
-		if c.Kind == "dm" {
-			list = append(list, at+strings.TrimPrefix(c.Target, "@")+end)
+	if _, r := m.here(); r != nil {
+		r.spoken(func(msg api.Message) bool {
+			add(msg.Nick, msg.Account, msg.NickShared)
+			return true
+		})
+		members := slices.Clone(r.members)
+		slices.SortFunc(members, func(a, b api.Member) int { return strings.Compare(strings.ToLower(a.Nick), strings.ToLower(b.Nick)) })
+		for _, who := range members {
+			add(who.Nick, who.Account, who.NickShared)
+			add(who.Petname, who.Account, false)
+		}
+	}
+	known := slices.SortedFunc(maps.Values(m.contacts), func(a, b api.Contact) int { return strings.Compare(a.Petname+a.Nick, b.Petname+b.Nick) })
+	for _, k := range known {
+		if k.Petname != "" {
+			add(k.Petname, k.Account, false)
+		} else if k.Nick != k.Fingerprint {
+			add(k.Nick, k.Account, false)
 		}
 	}
 	return list

@@ -19,18 +19,19 @@ func (m *model) key(msg tea.KeyPressMsg) tea.Cmd {
 	if m.overlay != nil {
 		if k == "esc" || k == "ctrl+c" {
 			m.overlay = nil
-			return nil
+			return m.seen()
 		}
 		return m.overlay.key(m, msg)
 	}
-	if k != "tab" {
+	if k != "tab" && k != "shift+tab" {
 		m.complete = completion{}
 	}
 	if f := screenKeys[k]; f != nil {
 		return f(m)
 	}
-	if n, ok := strings.CutPrefix(k, "alt+"); ok && len(n) == 1 && n[0] >= '1' && n[0] <= '9' {
-		if i := int(n[0] - '1'); i < len(m.conversations) {
+	if n, ok := strings.CutPrefix(k, "alt+"); ok && len(n) == 1 && n[0] >= '0' && n[0] <= '9' {
+		i := (int(n[0]-'0') + 9) % 10 // 0 is the tenth, as on the keyboard
+		if i < len(m.conversations) {
 			return m.open(m.conversations[i].ID)
 		}
 		return nil
@@ -59,21 +60,26 @@ func clean(s string) string {
 			return -1
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s, "\ufffd"))
 }
 
 var screenKeys map[string]func(*model) tea.Cmd
 
 func init() {
 	screenKeys = map[string]func(*model) tea.Cmd{
-		"enter":    (*model).enter,
-		"esc":      (*model).escape,
-		"ctrl+c":   (*model).interrupt,
-		"tab":      (*model).tab,
-		"up":       func(m *model) tea.Cmd { return m.recall(-1) },
-		"down":     func(m *model) tea.Cmd { return m.recall(1) },
-		"pgup":     func(m *model) tea.Cmd { return m.scrollBy(-(m.bodyHeight() - 2)) },
-		"pgdown":   func(m *model) tea.Cmd { return m.scrollBy(m.bodyHeight() - 2) },
+		"enter":     (*model).enter,
+		"esc":       (*model).escape,
+		"ctrl+c":    (*model).interrupt,
+		"tab":       func(m *model) tea.Cmd { return m.tab(1) },
+		"shift+tab": func(m *model) tea.Cmd { return m.tab(-1) },
+		"up":        func(m *model) tea.Cmd { return m.recall(-1) },
+		"down":      func(m *model) tea.Cmd { return m.recall(1) },
+		"pgup":      func(m *model) tea.Cmd { return m.scrollBy(-max(1, m.contentHeight()-2)) },
+		"pgdown":    func(m *model) tea.Cmd { return m.scrollBy(max(1, m.contentHeight()-2)) },
+		"shift+up":  func(m *model) tea.Cmd { return m.scrollBy(-1) },
+		"shift+down": func(m *model) tea.Cmd {
+			return m.scrollBy(1)
+		},
 		"alt+u":    (*model).toUnread,
 		"ctrl+n":   func(m *model) tea.Cmd { return m.step(1) },
 		"alt+down": func(m *model) tea.Cmd { return m.step(1) },
@@ -82,177 +88,136 @@ func init() {
 		"alt+a":    (*model).nextActive,
 		"alt+/":    func(m *model) tea.Cmd { return m.open(m.last) },
 		"ctrl+g":   (*model).quickSwitch,
-		"ctrl+f": func(m *model) tea.Cmd {
-			m.overlay = newSearch(m)
-			return nil
-		},
-		"ctrl+l": func(*model) tea.Cmd { return tea.ClearScreen },
-		"f1":     func(m *model) tea.Cmd { return m.command("help") },
-		"home":   func(m *model) tea.Cmd { return m.edge("home", -1<<20) },
-		"end":    func(m *model) tea.Cmd { return m.edge("end", 1<<20) },
+		"ctrl+f":   func(m *model) tea.Cmd { return m.cmdSearch("") },
+		"ctrl+l":   func(*model) tea.Cmd { return tea.ClearScreen },
+		"f1":       func(m *model) tea.Cmd { return m.cmdHelp("") },
+		"home":     func(m *model) tea.Cmd { return m.edge("home") },
+		"end":      func(m *model) tea.Cmd { return m.edge("end") },
 	}
 }
 
-// edge moves in the input, or with an empty input to the oldest or newest message.
-func (m *model) edge(key string, lines int) tea.Cmd {
-	if len(m.input.text) > 0 {
+// edge moves in the input, or with an empty input to the oldest message loaded or the newest of all.
+func (m *model) edge(key string) tea.Cmd {
+	if !m.input.empty() {
 		edits[key](&m.input)
 		return nil
 	}
-	c, r := m.find(m.current), m.rooms[m.current]
-	if c == nil || r == nil {
+	if key == "home" {
+		return m.scrollBy(-1 << 20)
+	}
+	return m.toEnd()
+}
+
+func (m *model) toEnd() tea.Cmd {
+	c, r := m.here()
+	if c == nil {
 		return nil
 	}
-	if lines > 0 && !r.atEnd {
+	if r.hit = ""; !r.atEnd {
 		return m.loadNewest(*c)
 	}
-	if lines > 0 {
-		r.following = true
-		return m.markRead(c.ID, r.lastSeq())
-	}
-	return m.scrollBy(lines)
+	r.following, r.skip = true, 0
+	return m.seen()
 }
 
 // interrupt clears the input first and quits on the second press; what was cleared can be recalled.
 func (m *model) interrupt() tea.Cmd {
-	if len(m.input.text) > 0 {
+	if !m.input.empty() {
+		if r := m.rooms[m.current]; r != nil && r.writing.Edit != "" {
+			m.stopEdit()
+			return m.keepDraft()
+		}
 		m.input.remember()
-		m.stopEditing()
-		m.flash = m.t("cleared")
+		m.stopEdit()
+		m.say(m.t("cleared"))
 		return m.keepDraft()
 	}
 	if m.quitting {
 		return tea.Quit
 	}
 	m.quitting = true
-	m.flash = m.t("press again")
+	m.say(m.t("press again"))
 	return nil
 }
 
 func (m *model) escape() tea.Cmd {
 	m.flash = ""
-	m.stopEditing()
-	return nil
-}
-
-func (m *model) stopEditing() {
-	if r := m.rooms[m.current]; r != nil && (r.editing != "" || r.replyTo != "") {
-		if r.editing != "" {
-			m.input.set(r.draft)
-		}
-		r.editing, r.replyTo = "", ""
+	m.stopEdit()
+	if r := m.rooms[m.current]; r != nil {
+		r.hit = ""
+		m.style++
 	}
+	return m.keepDraft()
 }
 
-// recall browses the input history from the first or last row of the input.
+// recall moves between the rows of the input, and from its first or last one through the history.
 func (m *model) recall(step int) tea.Cmd {
-	rows, row, _ := m.input.layout(m.inputWidth())
-	if step < 0 && row > 0 || step > 0 && row < len(rows)-1 {
-		m.moveRow(step)
-		return nil
-	}
-	m.input.browse(step)
-	return nil
-}
-
-// moveRow moves the cursor to the row above or below, as near to its column as can be.
-func (m *model) moveRow(step int) {
-	_, row, col := m.input.layout(m.inputWidth())
-	best, bestDistance := m.input.cursor, 1<<30
-	at := m.input.cursor
-	for i := range len(m.input.text) + 1 {
-		m.input.cursor = i
-		_, r, c := m.input.layout(m.inputWidth())
-		if d := max(c-col, col-c); r == row+step && d < bestDistance {
-			best, bestDistance = i, d
-		}
-	}
-	m.input.cursor = at
-	if bestDistance < 1<<30 {
-		m.input.cursor = best
-	}
-}
-
-func (m *model) step(by int) tea.Cmd {
-	i := slices.IndexFunc(m.conversations, func(c api.Conversation) bool { return c.ID == m.current })
-	if n := len(m.conversations); n > 0 {
-		return m.open(m.conversations[((i+by)%n+n)%n].ID)
+	if !m.input.moveRow(step, m.inputWidth()) {
+		m.input.browse(step)
 	}
 	return nil
 }
 
-// nextActive goes to the next conversation with something unread, mentions and direct ones first.
-func (m *model) nextActive() tea.Cmd {
-	best := ""
-	urgent := func(c api.Conversation) bool { return c.Mentions > 0 || c.Kind == "dm" }
-	for _, c := range m.conversations {
-		if c.Unread > 0 && c.ID != m.current && !c.Muted && (best == "" || urgent(c) && !urgent(*m.find(best))) {
-			best = c.ID
-		}
-	}
-	if best == "" {
-		return nil
-	}
-	return m.open(best)
-}
-
+// scrollBy moves the view and loads what comes into it.
 func (m *model) scrollBy(lines int) tea.Cmd {
-	c, r := m.find(m.current), m.rooms[m.current]
-	if c == nil || r == nil {
+	c, r := m.here()
+	if c == nil || !r.loaded {
 		return nil
 	}
-	height := m.bodyHeight()
-	// A jump to the edge moves within what is loaded: no conversation is walked line by line.
-	if limit := 3 * maxLoaded; lines < -limit {
-		lines = -limit
+	moved := m.scroll(r, lines, m.contentWidth(), m.contentHeight())
+	switch {
+	case lines < 0 && (moved > lines || r.bottom < pageSize/2):
+		return m.loadOlder()
+	case lines > 0 && r.bottom > len(r.entries)-pageSize/2 && !r.atEnd:
+		return m.loadNewer()
 	}
-	m.scroll(r, lines, m.bodyWidth(), height)
-	if lines < 0 {
-		if _, top := m.painter.view(r, m.bodyWidth(), height); top || r.bottom < pageSize/2 {
-			return m.loadOlder(*c)
-		}
-		return nil
-	}
-	if r.bottom > len(r.entries)-pageSize/2 && !r.atEnd {
-		return m.loadNewer(*c)
-	}
-	if r.following {
-		return m.markRead(c.ID, r.lastSeq())
-	}
-	return nil
+	return m.seen()
 }
 
-// toUnread scrolls so that the first unread message is at the top of the window.
+// toUnread shows the first unread message at the top of the window.
 func (m *model) toUnread() tea.Cmd {
-	r := m.rooms[m.current]
-	if r == nil || r.unreadFrom == 0 {
+	c, r := m.here()
+	if c == nil || !r.loaded {
 		return nil
 	}
-	i := slices.IndexFunc(r.entries, func(e *entry) bool { return e.msg.Seq >= r.unreadFrom && !e.msg.Own })
-	if i < 0 {
+	i := r.firstUnread()
+	switch {
+	case r.unreadFrom == 0 || i < 0 && r.atStart:
+		m.say(m.t("nothing unread"))
 		return nil
+	case i <= 0 && !r.atStart && r.first() != "":
+		return m.loadUnread(*c, r.unreadFrom, r.first())
 	}
-	lines := 0
-	for at := i; at < len(r.entries); at++ {
-		lines += len(m.block(r, at, m.bodyWidth()))
-		if lines >= m.bodyHeight() {
-			r.following, r.bottom, r.skip = false, at, lines-m.bodyHeight()
-			return nil
-		}
-	}
-	r.following = r.atEnd
-	return nil
+	m.revealUnread(r)
+	return m.seen()
 }
 
-// tellTyping tells the others that this user writes, if they want that told: once in a few seconds.
+func (m *model) revealUnread(r *room) {
+	if i := r.firstUnread(); i >= 0 {
+		m.reveal(r, i, 0, m.contentWidth(), m.contentHeight())
+	}
+}
+
+// typingEvery is how often the others are told that this user types.
+const typingEvery = 4 * time.Second
+
+// tellTyping tells the others that this user writes, if they want that told.
 func (m *model) tellTyping() tea.Cmd {
 	c := m.find(m.current)
-	if !m.typingOn || c == nil || m.now.Sub(m.typedAt) < 4*time.Second || strings.HasPrefix(m.input.String(), "/") {
+	if !m.settings.typing || c == nil || m.outage != nil || m.now.Sub(m.typedAt) < typingEvery || strings.HasPrefix(m.input.String(), "/") {
 		return nil
 	}
 	m.typedAt = m.now
-	return m.typingSignal(c.Target)
+	target := c.Target
+	return func() tea.Msg {
+		_ = m.api.Typing(m.ctx, target) // a live signal: what does not get through is not missed
+		return nil
+	}
 }
+
+// maxInput bounds what can be written at once. It is far over the 16 KiB that a message may have, so
+// that a text can be cut to size here.
+const maxInput = 48 << 10 // bytes
 
 // paste puts pasted text into the input; several lines ask first whether they are one message.
 func (m *model) paste(text string) tea.Cmd {
@@ -260,56 +225,76 @@ func (m *model) paste(text string) tea.Cmd {
 	if m.overlay != nil {
 		return m.overlay.key(m, tea.KeyPressMsg{Text: strings.ReplaceAll(text, "\n", " ")})
 	}
+	if len(text)+m.input.bytes() > maxInput {
+		m.say(m.t("too long", (len(text)+1023)>>10))
+		return nil
+	}
+	before, cursor := slices.Clone(m.input.text), m.input.cursor
 	m.input.insert(text)
-	if lines := strings.Count(text, "\n") + 1; lines > 1 {
-		before := strings.TrimSuffix(m.input.String(), text)
-		m.overlay = &question{
-			text: m.t("paste question", lines),
-			answers: map[string]func(*model) tea.Cmd{
-				"y": (*model).enter,
-				"e": func(*model) tea.Cmd { return nil },
-				"n": func(m *model) tea.Cmd {
-					m.input.set(before)
-					return nil
-				},
+	lines := strings.Count(text, "\n") + 1
+	if lines == 1 {
+		return nil
+	}
+	m.overlay = &question{
+		text: m.t("paste question", lines),
+		answers: map[string]func(*model) tea.Cmd{
+			"y": (*model).enter,
+			"e": func(m *model) tea.Cmd { return m.keepDraft() },
+			"n": func(m *model) tea.Cmd {
+				m.input.text, m.input.cursor = before, cursor
+				return nil
 			},
-		}
+		},
 	}
 	return nil
 }
 
 // enter sends the input, or runs it as a command.
 func (m *model) enter() tea.Cmd {
-	text := strings.TrimRight(m.input.String(), "\n ")
-	if strings.TrimSpace(text) == "" {
+	typed := strings.TrimRight(m.input.String(), "\n ")
+	if strings.TrimSpace(typed) == "" {
 		return nil
 	}
-	if name, ok := strings.CutPrefix(text, "/"); ok && !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "me ") {
+	if name, ok := strings.CutPrefix(typed, "/"); ok && !strings.HasPrefix(name, "/") {
 		m.input.remember()
 		m.flash = ""
-		return tea.Batch(m.command(name), m.keepDraft())
+		cmd := m.command(name)
+		return tea.Batch(cmd, m.keepDraft())
 	}
-	c := m.find(m.current)
-	if c == nil {
-		m.flash = m.t("no conversation")
+	return m.sendInput(strings.TrimPrefix(typed, "/"))
+}
+
+// sendInput sends what was written to the conversation on screen.
+func (m *model) sendInput(text string) tea.Cmd {
+	c, r := m.here()
+	switch {
+	case c == nil:
+		m.say(m.t("no conversation"))
+		return nil
+	case m.outage != nil:
+		m.say(m.t("not sent"))
+		return nil
+	case c.Request:
+		m.overlay = &question{text: m.t("answer request", m.title(c)), answers: map[string]func(*model) tea.Cmd{
+			"y": func(m *model) tea.Cmd {
+				if c := m.find(m.current); c != nil {
+					c.Request = false
+				}
+				return m.sendInput(text)
+			},
+			"n": func(*model) tea.Cmd { return nil },
+		}}
 		return nil
 	}
-	text = strings.TrimPrefix(text, "/")
-	if strings.HasPrefix(m.input.String(), "/me ") {
-		text = "/" + text
-	}
-	r := m.room(c.ID)
-	req := api.SendRequest{Target: c.Target, Text: text, ReplyTo: r.replyTo}
-	if r.editing != "" {
-		req.Action, req.Ref = api.ActionEdit, r.editing
+	w := &r.writing
+	req := api.SendRequest{Target: c.Target, Text: text, ReplyTo: w.Reply}
+	kept := ""
+	if w.Edit != "" {
+		req.Action, req.Ref, req.ReplyTo, kept = api.ActionEdit, w.Edit, "", w.Kept
 	}
 	m.input.remember()
-	r.editing, r.replyTo, r.unreadFrom = "", "", 0
-	m.flash = ""
-	cmds := []tea.Cmd{m.send(req), m.keepDraft()}
-	if !r.atEnd {
-		cmds = append(cmds, m.loadNewest(*c))
-	}
-	r.following = r.atEnd
-	return tea.Batch(cmds...)
+	m.input.set(kept)
+	w.Edit, w.Kept, w.Reply = "", "", ""
+	m.flash, r.unreadFrom = "", 0
+	return tea.Batch(m.send(req), m.keepDraft(), m.toEnd())
 }

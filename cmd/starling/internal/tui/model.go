@@ -3,11 +3,10 @@ package tui
 import (
 	"context"
 	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/starling-chat/starling/node/api"
 )
@@ -20,11 +19,17 @@ type model struct {
 
 	painter
 	width, height int
+	blurred       bool // the terminal said that it lost the focus
 
-	conversations []api.Conversation // rooms, then direct ones, each by target
-	rooms         map[string]*room   // by conversation id
-	current, last string             // conversation ids
-	wanted        string             // a TARGET to go to once it is listed
+	conversations []api.Conversation          // rooms, then direct ones, then requests; by name
+	opened        map[string]api.Conversation // direct ones that were opened and have no message yet
+	contacts      map[string]api.Contact      // by account
+	rooms         map[string]*room            // by conversation id
+	current, last string                      // conversation ids
+	wanted        string                      // a TARGET to go to once conversations are known
+	settled       bool                        // the settings were loaded
+	listing       bool                        // the conversations are being loaded,
+	listAgain     bool                        // and changed meanwhile
 	status        api.Status
 	me            api.Me
 	outage        error // why there is no connection to the node
@@ -32,35 +37,42 @@ type model struct {
 
 	input     editor
 	overlay   overlay
-	flash     string // one line over the input: what a command said
-	quitting  bool   // ctrl+c was pressed on an empty input
+	flash     string // what a command said, above the status bar
+	flashAt   time.Time
+	quitting  bool // ctrl+c was pressed on an empty input
 	complete  completion
-	typingOn  bool
-	bell      bool
-	typedAt   time.Time // when we last told that we type
-	membersAt map[string]time.Time
+	settings  settings
+	typedAt   time.Time // when the others were last told that the user types
+	rangAt    time.Time // when the bell last rang
+	outgoing  outgoing
+	foreign   bool // something came that needs a newer version
+	statusLag bool // the status is being loaded
 }
 
 func newModel(ctx context.Context, cfg Config) *model {
 	m := &model{
 		ctx: ctx, api: cfg.Client, cfg: cfg,
-		rooms: map[string]*room{}, wanted: cfg.Open, now: time.Now(), bell: true,
-		width: 80, height: 24, membersAt: map[string]time.Time{},
+		opened: map[string]api.Conversation{}, contacts: map[string]api.Contact{}, rooms: map[string]*room{},
+		wanted: cfg.Open, now: time.Now(), width: 80, height: 24,
+		settings: settings{bell: true},
 	}
-	m.zone = time.Local
+	m.zone = cfg.Zone
+	if m.zone == nil {
+		m.zone = time.Local
+	}
 	m.theme = pickTheme("", cfg.Environ)
 	m.words = newCatalog(pickLanguage(cfg.Language, "", cfg.Environ))
+	m.outgoing.prefix = newPrefix()
 	return m
 }
 
-func (m *model) t(key string, args ...any) string { return m.words.text(key, args...) }
-
-// Init implements tea.Model.
-func (m *model) Init() tea.Cmd { return tea.Batch(m.loadSettings(), tick()) }
+// Init implements tea.Model. What there is to show is loaded once the event stream says hello, so
+// that nothing can fall between the two.
+func (m *model) Init() tea.Cmd { return tick() }
 
 type tickMsg time.Time
 
-// tick redraws the clock and asks for the status now and then.
+// tick redraws the clock, keeps drafts, and asks for the status now and then.
 func tick() tea.Cmd {
 	return tea.Tick(time.Second, func(t time.Time) tea.Msg { return tickMsg(t) })
 }
@@ -70,31 +82,67 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.width, m.height = msg.Width, msg.Height
-		return m, nil
+		if p, ok := m.overlay.(*pager); ok {
+			p.lay(m)
+		}
 	case tea.KeyPressMsg:
 		return m, m.key(msg)
 	case tea.PasteMsg:
 		return m, m.paste(msg.Content)
+	case tea.ModeReportMsg:
+		m.modeReport(msg)
+	case tea.BlurMsg:
+		m.blurred = true
+	case tea.FocusMsg:
+		m.blurred = false
+		return m, m.seen()
 	case tickMsg:
-		m.now = time.Time(msg)
-		m.forgetTypists()
-		if m.now.Second()%5 == 0 && m.outage == nil {
-			return m, tea.Batch(tick(), m.loadStatus())
-		}
-		return m, tick()
-	case eventMsg:
-		return m, m.event(api.Event(msg))
-	case outageMsg:
-		m.outage = msg.err
-		return m, nil
+		return m, tea.Batch(tick(), m.tick(time.Time(msg)))
+	case eventsMsg:
+		return m, m.events(msg)
 	case answerMsg:
 		return m, msg(m)
 	case errorMsg:
-		m.flash = api.Escape(msg.err.Error())
-		return m, nil
+		m.fail(msg.err)
 	}
 	return m, nil
 }
+
+// modeReport hears how the terminal counts cells; the renderer does too, and both must agree.
+func (m *model) modeReport(msg tea.ModeReportMsg) {
+	if msg.Mode == ansi.ModeUnicodeCore && !msg.Value.IsNotRecognized() && !msg.Value.IsPermanentlyReset() {
+		m.metric, m.input.metric = byCluster, byCluster
+		m.style++
+	}
+}
+
+// statusPeriod is how often the status is asked for besides the events about it, in seconds.
+const statusPeriod = 5
+
+// flashFor is how long an answer stays at least.
+const flashFor = 20 * time.Second
+
+func (m *model) tick(now time.Time) tea.Cmd {
+	m.now = now
+	m.forgetTypists()
+	if m.flash != "" && now.Sub(m.flashAt) > flashFor {
+		m.flash = ""
+	}
+	if m.outage != nil {
+		return nil
+	}
+	cmds := []tea.Cmd{m.keepDraft(), m.sendNext()}
+	if now.Second()%statusPeriod == 0 {
+		cmds = append(cmds, m.loadStatus())
+	}
+	if r := m.rooms[m.current]; r != nil && r.stale {
+		cmds = append(cmds, m.loadMembers())
+	}
+	return tea.Batch(cmds...)
+}
+
+// say shows an answer above the status bar. The text is escaped by whoever made it.
+func (m *model) say(text string) { m.flash, m.flashAt = text, m.now }
 
 // answerMsg is what a call to the node brought, as a change to the model.
 type answerMsg func(*model) tea.Cmd
@@ -118,27 +166,41 @@ func (m *model) call(f func(ctx context.Context) (func(*model) tea.Cmd, error)) 
 	}
 }
 
-// event applies one event of the node's stream.
-func (m *model) event(ev api.Event) tea.Cmd {
-	if m.outage != nil {
-		m.outage = nil
+// events applies what came from the node's stream, oldest first.
+func (m *model) events(list eventsMsg) tea.Cmd {
+	var cmds []tea.Cmd
+	for _, f := range list {
+		if f.err != nil {
+			m.outage = f.err
+			continue
+		}
+		cmds = append(cmds, m.event(f.event))
 	}
+	return tea.Batch(append(cmds, m.seen())...)
+}
+
+func (m *model) event(ev api.Event) tea.Cmd {
+	m.outage = nil
 	switch ev.Type {
-	case api.EventHello, api.EventReset:
+	case api.EventHello:
+		return tea.Batch(m.start(), m.sendNext())
+	case api.EventReset:
 		for _, r := range m.rooms {
 			r.loaded = false
 		}
-		return tea.Batch(m.loadAll(), m.loadStatus())
+		return tea.Batch(m.start(), m.refill(m.current))
 	case api.EventMessage, api.EventUpdate:
 		if ev.Message != nil {
 			return m.message(*ev.Message, ev.Type == api.EventMessage)
 		}
 	case api.EventConversation:
 		if ev.Conversation != nil {
-			return m.conversation(*ev.Conversation)
+			m.conversation(*ev.Conversation)
 		}
 	case api.EventContact:
-		return m.loadAll()
+		if ev.Contact != nil {
+			return m.contact(*ev.Contact)
+		}
 	case api.EventStatus:
 		if ev.Status != nil {
 			m.status = *ev.Status
@@ -153,29 +215,38 @@ func (m *model) event(ev api.Event) tea.Cmd {
 
 func (m *model) message(msg api.Message, fresh bool) tea.Cmd {
 	r := m.room(msg.Conversation)
-	delete(r.typing, msg.Account)
 	if !fresh {
-		if r.byID[msg.ID] != nil {
-			r.put(msg)
-		}
+		r.update(msg)
 		return nil
 	}
-	if r.loaded || r.loading {
-		r.arrived(msg)
+	delete(r.typing, msg.Account)
+	m.foreign = m.foreign || msg.Kind == api.KindUnknown
+	r.arrived(msg)
+	var quote tea.Cmd
+	if msg.ReplyTo != "" && msg.Conversation == m.current {
+		quote = m.loadQuoted(msg.Conversation)
 	}
-	var cmds []tea.Cmd
-	if msg.Conversation == m.current && r.following && m.overlay == nil {
-		cmds = append(cmds, m.markRead(msg.Conversation, msg.Seq))
-	}
-	if c := m.find(msg.Conversation); c != nil && !msg.Own && !c.Muted && m.bell && (msg.Mention || c.Kind == "dm") && msg.Kind == api.KindMessage {
-		cmds = append(cmds, notify(m.nickOf(msg.Nick, msg.Fingerprint, msg.NickShared)))
-	}
-	return tea.Batch(cmds...)
+	return tea.Batch(quote, m.alert(msg))
 }
 
-// notify rings the bell and asks the terminal for a notification (OSC 9). Only the escaped nick goes
-// into it, never the text.
-func notify(who string) tea.Cmd {
+// bellPause is the least time between two bells.
+const bellPause = 3 * time.Second
+
+// alert rings the bell and asks the terminal for a notification (OSC 9) when somebody speaks to the
+// user and the user does not see it. Only the escaped name goes into it, never the text.
+func (m *model) alert(msg api.Message) tea.Cmd {
+	c := m.find(msg.Conversation)
+	if c == nil || msg.Own || c.Muted || !m.settings.bell || msg.Kind != api.KindMessage || !m.mentions(msg) && c.Kind != kindDirect {
+		return nil
+	}
+	if r := m.rooms[m.current]; msg.Conversation == m.current && !m.blurred && m.overlay == nil && r.following {
+		return nil
+	}
+	if m.now.Sub(m.rangAt) < bellPause {
+		return nil
+	}
+	m.rangAt = m.now
+	who := m.nickOf(msg.Nick, msg.Fingerprint, msg.NickShared)
 	return tea.Raw("\a\x1b]9;starling: " + who + "\x1b\\")
 }
 
@@ -183,14 +254,25 @@ func notify(who string) tea.Cmd {
 const typingFor = 6 * time.Second
 
 func (m *model) typed(t api.Typing) {
-	m.room(t.Conversation).typing[t.Account] = typist{api.EscapeNick(t.Nick), m.now.Add(typingFor)}
+	if t.Account != m.me.Account {
+		m.room(t.Conversation).typing[t.Account] = typist{m.nickOf(t.Nick, t.Account, false), m.now.Add(typingFor)}
+	}
 }
 
 // forgetTypists drops who has not typed for a while.
 func (m *model) forgetTypists() {
-	if r := m.rooms[m.current]; r != nil {
+	for _, r := range m.rooms {
 		maps.DeleteFunc(r.typing, func(_ string, t typist) bool { return m.now.After(t.until) })
 	}
+}
+
+// here gives the conversation on screen and what is held of it; nil before there is one.
+func (m *model) here() (*api.Conversation, *room) {
+	c := m.find(m.current)
+	if c == nil {
+		return nil, nil
+	}
+	return c, m.room(c.ID)
 }
 
 func (m *model) room(id string) *room {
@@ -200,83 +282,4 @@ func (m *model) room(id string) *room {
 		m.rooms[id] = r
 	}
 	return r
-}
-
-func (m *model) find(id string) *api.Conversation {
-	i := slices.IndexFunc(m.conversations, func(c api.Conversation) bool { return c.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return &m.conversations[i]
-}
-
-func (m *model) findTarget(target string) *api.Conversation {
-	want := strings.ToLower(target)
-	i := slices.IndexFunc(m.conversations, func(c api.Conversation) bool {
-		return strings.ToLower(c.Target) == want || c.Account != "" && "@"+c.Account == target
-	})
-	if i < 0 {
-		return nil
-	}
-	return &m.conversations[i]
-}
-
-// conversation takes the new state of one conversation.
-func (m *model) conversation(c api.Conversation) tea.Cmd {
-	if old := m.find(c.ID); old != nil {
-		*old = c
-	} else {
-		m.conversations = append(m.conversations, c)
-		sortConversations(m.conversations)
-	}
-	if c.ID == m.current && m.now.Sub(m.membersAt[c.ID]) > 2*time.Second {
-		return m.loadMembers(c)
-	}
-	return nil
-}
-
-// sortConversations puts rooms first, then direct conversations, requests last.
-func sortConversations(list []api.Conversation) {
-	rank := func(c api.Conversation) string {
-		switch {
-		case c.Request:
-			return "3"
-		case c.Kind == "dm":
-			return "2"
-		}
-		return "1"
-	}
-	slices.SortStableFunc(list, func(a, b api.Conversation) int {
-		return strings.Compare(rank(a)+strings.ToLower(a.Target), rank(b)+strings.ToLower(b.Target))
-	})
-}
-
-// open shows a conversation: its draft in the input, the unread mark where it was when it was opened.
-func (m *model) open(id string) tea.Cmd {
-	c := m.find(id)
-	if c == nil {
-		return nil
-	}
-	var cmds []tea.Cmd
-	if m.current != id {
-		if old := m.rooms[m.current]; old != nil {
-			cmds = append(cmds, m.keepDraft())
-			old.unreadFrom = 0
-		}
-		m.last, m.current = m.current, id
-		r := m.room(id)
-		m.input.set(r.draft)
-		if c.Unread > 0 {
-			r.unreadFrom = c.ReadSeq + 1
-		}
-	}
-	m.flash = ""
-	r := m.room(id)
-	if !r.loaded && !r.loading {
-		cmds = append(cmds, m.loadNewest(*c))
-	} else if r.following {
-		cmds = append(cmds, m.markRead(id, r.lastSeq()))
-	}
-	cmds = append(cmds, m.loadMembers(*c), m.saveSetting("tui.open", c.Target))
-	return tea.Batch(cmds...)
 }

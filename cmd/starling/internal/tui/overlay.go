@@ -1,30 +1,61 @@
 package tui
 
 import (
-	"context"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
-
-	"github.com/starling-chat/starling/node/api"
 )
 
 // overlay is a view that takes the place of the messages until Esc. It gets every key but Esc.
 type overlay interface {
 	key(m *model, msg tea.KeyPressMsg) tea.Cmd
-	// draw returns at most height lines and, when it has an input, the cursor's place in them.
-	draw(m *model, width, height int) (lines []string, row, col int, cursor bool)
+	// draw returns at most height lines and, when something is typed in it, the cursor's place.
+	draw(m *model, width, height int) (lines []string, cursor cell, typed bool)
+}
+
+// close ends an overlay.
+func (m *model) closeOverlay() tea.Cmd {
+	m.overlay = nil
+	return m.seen()
 }
 
 // pager shows text that may be longer than the screen.
 type pager struct {
 	title string
-	lines []string
-	top   int
+	text  string // escaped
+	whole bool   // its lines must not be broken: a drawing
+	keys  string // what answers do, for the last line
+	// answers are further keys; each closes the pager.
+	answers map[string]func(*model) tea.Cmd
+	lines   []string
+	top     int
+}
+
+// show opens a pager.
+func (m *model) show(p *pager) {
+	if strings.TrimSpace(p.text) == "" {
+		p.text = m.t("nothing")
+	}
+	m.overlay = p
+	p.lay(m)
+}
+
+// lay breaks the text to the width of the screen.
+func (p *pager) lay(m *model) {
+	text := strings.TrimRight(p.text, "\n")
+	if p.whole {
+		p.lines = strings.Split(text, "\n")
+	} else {
+		p.lines = m.metric.lines(text, m.contentWidth())
+	}
 }
 
 func (p *pager) key(m *model, msg tea.KeyPressMsg) tea.Cmd {
-	page := m.bodyHeight() - 2
+	page := max(1, m.contentHeight()-2)
+	if f := p.answers[strings.ToLower(msg.Text)]; f != nil {
+		m.overlay = nil
+		return f(m)
+	}
 	switch msg.Keystroke() {
 	case "up", "k":
 		p.top--
@@ -39,33 +70,31 @@ func (p *pager) key(m *model, msg tea.KeyPressMsg) tea.Cmd {
 	case "end":
 		p.top = len(p.lines)
 	case "q", "enter":
-		m.overlay = nil
+		return m.closeOverlay()
 	}
 	p.top = max(0, min(p.top, len(p.lines)-page))
 	return nil
 }
 
-func (p *pager) draw(m *model, width, height int) ([]string, int, int, bool) {
-	out := []string{m.theme.bold.Render(fit(p.title, width))}
-	for _, line := range p.lines[min(p.top, len(p.lines)):] {
-		if len(out) == height-1 {
-			break
-		}
-		out = append(out, fit(line, width))
+func (p *pager) draw(m *model, width, height int) ([]string, cell, bool) {
+	out := []string{m.theme.bold.paint(m.fit(p.title, width))}
+	p.top = max(0, min(p.top, len(p.lines)-(height-2)))
+	rest := p.lines[p.top:]
+	shown := rest[:min(len(rest), max(0, height-2))]
+	for _, line := range shown {
+		out = append(out, m.cut(line, width))
 	}
-	return append(out, m.theme.dim.Render(m.t("close"))), 0, 0, false
-}
-
-// show opens a pager. Lines are escaped by whoever made them.
-func (m *model) show(title, text string) {
-	if strings.TrimSpace(text) == "" {
-		text = m.t("nothing")
+	for len(out) < height-1 {
+		out = append(out, "")
 	}
-	var lines []string
-	for line := range strings.SplitSeq(strings.TrimRight(text, "\n"), "\n") {
-		lines = append(lines, wrap(line, m.bodyWidth())...)
+	foot := m.t("close")
+	if len(shown) < len(p.lines) {
+		foot = m.t("page", p.top+len(shown), len(p.lines)) + "  " + foot
 	}
-	m.overlay = &pager{title: title, lines: lines}
+	if p.keys != "" {
+		foot = p.keys + "  " + foot
+	}
+	return append(out, m.theme.dim.paint(m.cut(foot, width))), cell{}, false
 }
 
 // question waits for one of a few letters.
@@ -80,15 +109,15 @@ func (q *question) key(m *model, msg tea.KeyPressMsg) tea.Cmd {
 		return nil
 	}
 	m.overlay = nil
-	return f(m)
+	return tea.Batch(f(m), m.seen())
 }
 
-func (q *question) draw(m *model, width, height int) ([]string, int, int, bool) {
+func (q *question) draw(m *model, width, height int) ([]string, cell, bool) {
 	var out []string
-	for _, line := range wrap(q.text, width) {
-		out = append(out, m.theme.bold.Render(line))
+	for _, line := range m.metric.lines(q.text, width) {
+		out = append(out, m.theme.bold.paint(line))
 	}
-	return append(out, wrap(api.EscapeText(m.input.String()), width)...), 0, 0, false
+	return append(out, m.metric.lines(m.metric.body(m.input.String()), width)...), cell{}, false
 }
 
 // choice is one line of a picker.
@@ -97,15 +126,16 @@ type choice struct {
 	pick  func(*model) tea.Cmd
 }
 
-// picker filters a list by what is typed.
+// picker is a list that is filtered by what is typed, or asked for anew.
 type picker struct {
 	title   string
 	filter  editor
 	choices []choice
 	at      int
-	// ask, if set, makes the list anew from what was typed when Enter is pressed on a changed text.
-	ask   func(m *model, text string) tea.Cmd
-	asked string
+	// ask, if set, makes the list from what was typed when Enter is pressed on a changed text.
+	ask     func(m *model, text string) tea.Cmd
+	asked   string
+	waiting bool
 }
 
 func (p *picker) shown() []choice {
@@ -129,98 +159,117 @@ func (p *picker) key(m *model, msg tea.KeyPressMsg) tea.Cmd {
 		p.at--
 	case k == "down" || k == "ctrl+n":
 		p.at++
+	case k == "pgup":
+		p.at -= max(1, m.contentHeight()-3)
+	case k == "pgdown":
+		p.at += max(1, m.contentHeight()-3)
+	case k == "enter" && p.ask != nil && p.filter.String() != p.asked:
+		return p.search(m)
 	case k == "enter":
-		if text := p.filter.String(); p.ask != nil && text != p.asked {
-			p.asked, p.at = text, 0
-			return p.ask(m, text)
-		}
 		if p.at < len(list) {
 			m.overlay = nil
-			return list[p.at].pick(m)
+			return tea.Batch(list[p.at].pick(m), m.seen())
 		}
-	case edits[k] != nil:
+	case edits[k] != nil && k != "alt+enter":
 		edits[k](&p.filter)
 		p.at = 0
 	case msg.Text != "":
-		p.filter.insert(clean(msg.Text))
+		p.filter.insert(strings.ReplaceAll(clean(msg.Text), "\n", " "))
 		p.at = 0
 	}
 	p.at = max(0, min(p.at, len(p.shown())-1))
 	return nil
 }
 
-func (p *picker) draw(m *model, width, height int) ([]string, int, int, bool) {
-	head := p.title + ": "
-	rows, _, col := p.filter.layout(max(2, width-cells(head)))
-	out := []string{m.theme.bold.Render(head) + rows[0]}
-	list := p.shown()
-	top := max(0, p.at-(height-3))
-	for i := top; i < len(list) && len(out) < height-1; i++ {
-		line := fit(list[i].label, width)
-		if i == p.at {
-			line = m.theme.bar.Render(fit("> "+list[i].label, width))
-		}
-		out = append(out, line)
+// search asks for what was typed.
+func (p *picker) search(m *model) tea.Cmd {
+	p.asked, p.at, p.choices = p.filter.String(), 0, nil
+	if p.waiting = strings.TrimSpace(p.asked) != ""; !p.waiting {
+		return nil
 	}
-	if len(list) == 0 && (p.ask == nil || p.asked != "") {
-		out = append(out, m.theme.dim.Render(m.t("no hits")))
-	}
-	return append(out, m.theme.dim.Render(m.t("close"))), 0, cells(head) + col, true
+	return p.ask(m, p.asked)
 }
 
-// quickSwitch offers every conversation by name, those with something unread first.
-func (m *model) quickSwitch() tea.Cmd {
-	p := &picker{title: m.t("switch")}
-	for _, unread := range []bool{true, false} {
-		for _, c := range m.conversations {
-			if (c.Unread > 0) != unread {
-				continue
-			}
-			label := api.EscapeNick(c.Target)
-			if unread {
-				label += " (" + itoa(c.Unread) + ")"
-			}
-			p.choices = append(p.choices, choice{label, func(m *model) tea.Cmd { return m.open(c.ID) }})
+func (p *picker) draw(m *model, width, height int) ([]string, cell, bool) {
+	head := p.title + ": "
+	indent := m.metric.width(head)
+	rows, places := p.filter.layout(max(3, width-indent))
+	at := places[p.filter.cursor]
+	out := []string{m.theme.bold.paint(head) + rows[at.row]}
+	list := p.shown()
+	for i := max(0, p.at-(height-3)); i < len(list) && len(out) < height-1; i++ {
+		if i == p.at {
+			out = append(out, m.theme.bar.paint(m.fit("> "+list[i].label, width)))
+		} else {
+			out = append(out, m.cut("  "+list[i].label, width))
 		}
 	}
-	m.overlay = p
+	switch {
+	case p.waiting:
+		out = append(out, m.theme.dim.paint(m.t("loading")))
+	case p.ask != nil && p.filter.String() != p.asked:
+		out = append(out, m.theme.dim.paint(m.t("enter searches")))
+	case len(list) == 0 && (p.ask == nil || p.asked != ""):
+		out = append(out, m.theme.dim.paint(m.t("no hits")))
+	}
+	for len(out) < height-1 {
+		out = append(out, "")
+	}
+	return append(out[:max(1, height-1)], m.theme.dim.paint(m.cut(m.t("picker keys"), width))), cell{0, indent + at.col}, true
+}
+
+// listing is a list whose lines something can be done with by one key.
+type listing struct {
+	title string
+	rows  []row
+	keys  string // what the keys do, for the last line
+	at    int
+	// act does what a key means for a row; the listing stays open.
+	act func(m *model, id, key string) tea.Cmd
+}
+
+// row is one line of a listing.
+type row struct {
+	id    string
+	label string // escaped
+}
+
+func (l *listing) key(m *model, msg tea.KeyPressMsg) tea.Cmd {
+	switch k := msg.Keystroke(); {
+	case k == "up":
+		l.at--
+	case k == "down":
+		l.at++
+	case k == "pgup":
+		l.at -= max(1, m.contentHeight()-3)
+	case k == "pgdown":
+		l.at += max(1, m.contentHeight()-3)
+	case l.at < len(l.rows) && (k == "enter" || msg.Text != ""):
+		return l.act(m, l.rows[l.at].id, strings.ToLower(k))
+	}
+	l.at = max(0, min(l.at, len(l.rows)-1))
 	return nil
 }
 
-// newSearch searches the conversation on screen, or everywhere when none is.
-func newSearch(m *model) *picker {
-	p := &picker{title: m.t("search")}
-	in := ""
-	if c := m.find(m.current); c != nil {
-		in = c.Target
+func (l *listing) draw(m *model, width, height int) ([]string, cell, bool) {
+	out := []string{m.theme.bold.paint(m.fit(l.title, width))}
+	l.at = max(0, min(l.at, len(l.rows)-1))
+	for i := max(0, l.at-(height-3)); i < len(l.rows) && len(out) < height-1; i++ {
+		if i == l.at {
+			out = append(out, m.theme.bar.paint(m.fit("> "+l.rows[i].label, width)))
+		} else {
+			out = append(out, m.cut("  "+l.rows[i].label, width))
+		}
 	}
-	p.ask = func(m *model, text string) tea.Cmd {
-		return m.search(p, api.SearchQuery{Query: text, In: in, N: pageSize})
+	if len(l.rows) == 0 {
+		out = append(out, m.theme.dim.paint(m.t("nothing")))
 	}
-	return p
-}
-
-func (m *model) search(p *picker, q api.SearchQuery) tea.Cmd {
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		hits, err := m.api.Search(ctx, q)
-		return func(m *model) tea.Cmd {
-			p.choices = nil
-			for _, h := range hits {
-				label := h.SentAt.In(m.zone).Format("2006-01-02 15:04") + " " +
-					m.nickOf(h.Nick, h.Fingerprint, h.NickShared) + ": " + api.Escape(h.Text)
-				p.choices = append(p.choices, choice{label, func(m *model) tea.Cmd { return m.jump(h) }})
-			}
-			return nil
-		}, err
-	})
-}
-
-// jump goes to a message found by search.
-func (m *model) jump(msg api.Message) tea.Cmd {
-	c := m.find(msg.Conversation)
-	if c == nil {
-		return nil
+	for len(out) < height-1 {
+		out = append(out, "")
 	}
-	open := m.open(c.ID)
-	return tea.Batch(open, m.loadAround(*c, msg.ID))
+	foot := m.t("close")
+	if len(l.rows) > 0 {
+		foot = l.keys + "  " + foot
+	}
+	return append(out, m.theme.dim.paint(m.cut(foot, width))), cell{}, false
 }

@@ -1,7 +1,6 @@
 package tui
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -15,29 +14,35 @@ const (
 	maxLoaded = 500
 )
 
-// room is what the UI holds of one conversation: a window of its messages and where the reader is.
+// room is what the UI holds of one conversation: a window of its messages, where the reader is, and
+// what is being written.
 type room struct {
-	entries []*entry // in display order
+	entries []*entry // as the node orders them
 	byID    map[string]*entry
+	quoted  map[string]api.Message // answered messages outside of the window, by id
 
-	loaded  bool          // the newest page was asked for and came
+	loaded  bool          // a page came, and the window is as good as the stream of events
 	loading bool          // a page is on its way
 	early   []api.Message // arrived while the newest page was on its way
 	atStart bool          // nothing older exists
 	atEnd   bool          // the window reaches the newest message
 
-	// The view ends at entries[bottom], skipping the last skip lines of its block; following means
+	// The view ends in the block of entries[bottom], skip lines before its end; following means
 	// that it stays at the newest message.
 	following bool
 	bottom    int
 	skip      int
 
 	unreadFrom uint64 // seq of the first message that was unread when the conversation was opened; 0: none
-	draft      string
-	editing    string // id of the own message being edited
-	replyTo    string
-	members    []api.Member
-	typing     map[string]typist // by account
+	unreadAt   int    // its index; set for each drawing
+	hit        string // id of the message that was jumped to
+	gaps       map[string][]api.Gap
+
+	writing draft
+	members []api.Member      // those who are here first
+	typing  map[string]typist // by account
+	stale   bool              // members changed since they were loaded
+	reading bool              // a read mark is on its way
 }
 
 // typist is somebody who writes, by escaped nick, and until when that is believed.
@@ -55,63 +60,102 @@ type entry struct {
 }
 
 func newRoom() *room {
-	return &room{byID: map[string]*entry{}, following: true, typing: map[string]typist{}}
+	return &room{
+		byID: map[string]*entry{}, quoted: map[string]api.Message{}, gaps: map[string][]api.Gap{}, typing: map[string]typist{},
+		following: true, unreadAt: -1,
+	}
 }
 
-func order(a, b *entry) int {
-	return cmp.Or(a.msg.SentAt.Compare(b.msg.SentAt.Time), cmp.Compare(a.msg.Seq, b.msg.Seq))
-}
-
-// put adds a message or replaces what is known of it; fresh says that it was not here.
-func (r *room) put(msg api.Message) (fresh bool) {
-	if e := r.byID[msg.ID]; e != nil {
+// update takes the new state of a message that is in the window.
+func (r *room) update(msg api.Message) bool {
+	if _, ok := r.quoted[msg.ID]; ok {
+		r.quoted[msg.ID] = msg
+	}
+	e := r.byID[msg.ID]
+	if e != nil {
 		e.msg, e.lines = msg, nil
-		return false
+	}
+	return e != nil
+}
+
+// fresh makes entries of the messages that are not in the window, and updates the others.
+func (r *room) fresh(page []api.Message) []*entry {
+	var out []*entry
+	for _, msg := range page {
+		if r.update(msg) {
+			continue
+		}
+		e := &entry{msg: msg}
+		r.byID[msg.ID] = e
+		out = append(out, e)
+	}
+	return out
+}
+
+// insert puts a live message where its time says. One that belongs before the window is left to the
+// page that will bring it.
+func (r *room) insert(msg api.Message) {
+	if r.update(msg) {
+		return
+	}
+	at := len(r.entries)
+	for at > 0 && msg.SentAt.Before(r.entries[at-1].msg.SentAt.Time) {
+		at--
+	}
+	if at == 0 && len(r.entries) > 0 && !r.atStart {
+		return
 	}
 	e := &entry{msg: msg}
-	at, _ := slices.BinarySearchFunc(r.entries, e, func(have, want *entry) int {
-		if order(have, want) <= 0 {
-			return -1
-		}
-		return 1
-	})
 	r.byID[msg.ID] = e
 	r.entries = slices.Insert(r.entries, at, e)
 	if !r.following && at <= r.bottom {
 		r.bottom++
 	}
-	return true
 }
 
-// arrived takes a live message. A window that does not reach the newest message stays as it is:
-// the message is loaded when the reader comes there.
+// arrived takes a live message. A window that does not reach the newest message stays as it is: the
+// message is loaded when the reader comes there. A page that is on its way may be older than the
+// message, which is therefore kept until the page is here.
 func (r *room) arrived(msg api.Message) {
-	if !r.loaded {
+	if r.loading {
 		r.early = append(r.early, msg)
+		if len(r.early) > maxLoaded {
+			r.early = slices.Delete(r.early, 0, len(r.early)-maxLoaded)
+		}
 	}
-	if !r.loaded || !r.atEnd {
-		return
+	switch {
+	case !r.loaded || !r.atEnd:
+	case !r.following && len(r.entries) >= maxLoaded:
+		r.atEnd = false
+	default:
+		r.insert(msg)
+		if r.following {
+			r.trimOld()
+		}
 	}
-	r.put(msg)
-	if r.following {
-		r.trimOld()
+}
+
+// caughtUp adds what arrived while a page was on its way.
+func (r *room) caughtUp() {
+	for _, msg := range r.early {
+		if r.atEnd {
+			r.insert(msg)
+		}
 	}
+	r.early = nil
 }
 
 // older takes a page that ends where the window begins.
 func (r *room) older(page []api.Message) {
-	r.loading = false
 	r.atStart = len(page) < pageSize
 	if r.following {
-		r.bottom, r.skip = len(r.entries)-1, 0
+		r.bottom, r.skip, r.following = len(r.entries)-1, 0, false
 	}
-	for _, m := range page {
-		r.put(m)
-	}
-	if over := len(r.entries) - maxLoaded; over > 0 && !r.following && r.bottom < len(r.entries)-over {
-		for _, e := range r.entries[len(r.entries)-over:] {
-			delete(r.byID, e.msg.ID)
-		}
+	add := r.fresh(page)
+	r.entries = slices.Insert(r.entries, 0, add...)
+	r.bottom += len(add)
+	if over := len(r.entries) - maxLoaded; over > 0 && r.bottom < len(r.entries)-over {
+		r.forget(r.entries[len(r.entries)-over:])
 		r.entries = r.entries[:len(r.entries)-over]
 		r.atEnd = false
 	}
@@ -119,11 +163,8 @@ func (r *room) older(page []api.Message) {
 
 // newer takes a page that begins where the window ends.
 func (r *room) newer(page []api.Message) {
-	r.loading = false
 	r.atEnd = len(page) < pageSize
-	for _, m := range page {
-		r.put(m)
-	}
+	r.entries = append(r.entries, r.fresh(page)...)
 	r.trimOld()
 }
 
@@ -132,38 +173,76 @@ func (r *room) newest(page []api.Message) {
 	r.reset(page)
 	r.atEnd, r.following = true, true
 	r.atStart = len(page) < pageSize
-	for _, msg := range r.early {
-		r.put(msg)
-	}
-	r.early = nil
 }
 
-// around replaces the window by a page somewhere in the past and shows the message at its end.
+// around replaces the window by pages somewhere in the past.
 func (r *room) around(page []api.Message) {
 	r.reset(page)
-	r.atEnd, r.following = false, false
+	r.atStart, r.atEnd, r.following = false, false, false
 	r.bottom, r.skip = max(0, len(r.entries)-1), 0
 }
 
 func (r *room) reset(page []api.Message) {
-	r.entries, r.byID = nil, map[string]*entry{}
-	r.loaded, r.loading, r.atStart = true, false, false
-	for _, m := range page {
-		r.put(m)
-	}
+	r.entries, r.byID, r.hit = nil, map[string]*entry{}, ""
+	r.loaded, r.loading = true, false
+	r.entries = r.fresh(page)
 }
 
 func (r *room) trimOld() {
 	over := len(r.entries) - maxLoaded
-	if over <= 0 {
+	if over <= 0 || !r.following && r.bottom < over {
 		return
 	}
-	for _, e := range r.entries[:over] {
-		delete(r.byID, e.msg.ID)
-	}
+	r.forget(r.entries[:over])
 	r.entries = slices.Delete(r.entries, 0, over)
 	r.bottom = max(0, r.bottom-over)
 	r.atStart = false
+}
+
+func (r *room) forget(gone []*entry) {
+	for _, e := range gone {
+		delete(r.byID, e.msg.ID)
+	}
+}
+
+// setGaps notes after which messages something is missing.
+func (r *room) setGaps(list []api.Gap) {
+	clear(r.gaps)
+	for _, g := range list {
+		r.gaps[g.After] = append(r.gaps[g.After], g)
+	}
+}
+
+// maxQuoted bounds the answered messages that are kept from outside of the window.
+const maxQuoted = 200
+
+// unquoted lists the messages that the window's replies answer and that are not known, the newest
+// few of them.
+func (r *room) unquoted() []string {
+	const most = 20
+	var ids []string
+	for _, e := range slices.Backward(r.entries) {
+		id := e.msg.ReplyTo
+		if id == "" || r.byID[id] != nil {
+			continue
+		}
+		if _, ok := r.quoted[id]; !ok && !slices.Contains(ids, id) {
+			if ids = append(ids, id); len(ids) == most {
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// quote keeps answered messages.
+func (r *room) quote(list []api.Message) {
+	if len(r.quoted)+len(list) > maxQuoted {
+		clear(r.quoted)
+	}
+	for _, m := range list {
+		r.quoted[m.ID] = m
+	}
 }
 
 func (r *room) first() string {
@@ -188,15 +267,17 @@ func (r *room) lastSeq() (seq uint64) {
 	return seq
 }
 
-// nth returns the nth last message that somebody wrote, 1 being the last; own restricts it to ours.
-func (r *room) nth(n int, own bool) (api.Message, bool) {
-	for _, e := range slices.Backward(r.entries) {
-		if e.msg.Kind != api.KindMessage || e.msg.Redacted || own && !e.msg.Own {
-			continue
-		}
-		if n--; n == 0 {
-			return e.msg, true
-		}
+// firstUnread is the index of the first message that was unread when the conversation was opened, or
+// -1.
+func (r *room) firstUnread() int {
+	if r.unreadFrom == 0 {
+		return -1
 	}
-	return api.Message{}, false
+	return slices.IndexFunc(r.entries, func(e *entry) bool {
+		return e.msg.Seq >= r.unreadFrom && !e.msg.Own && e.msg.Kind == api.KindMessage
+	})
+}
+
+func (r *room) index(id string) int {
+	return slices.IndexFunc(r.entries, func(e *entry) bool { return e.msg.ID == id })
 }

@@ -11,8 +11,6 @@ import (
 	"github.com/starling-chat/starling/node/api"
 )
 
-func itoa(n int) string { return strconv.Itoa(n) }
-
 // Widths from which the side columns are shown, and what they take.
 const (
 	listFrom, listWidth       = 60, 18
@@ -21,8 +19,9 @@ const (
 	minWidth, minHeight       = 20, 6
 )
 
+// An overlay has the whole width: what it shows, a QR code above all, needs it.
 func (m *model) listWidth() int {
-	if m.width < listFrom {
+	if m.width < listFrom || m.overlay != nil {
 		return 0
 	}
 	return listWidth
@@ -30,14 +29,14 @@ func (m *model) listWidth() int {
 
 func (m *model) membersWidth() int {
 	c := m.find(m.current)
-	if m.width < membersFrom || c == nil || c.Kind != "room" {
+	if m.width < membersFrom || m.overlay != nil || c == nil || c.Kind != kindRoom {
 		return 0
 	}
 	return membersWidth
 }
 
-// bodyWidth and bodyHeight are the size of the message window, in cells.
-func (m *model) bodyWidth() int {
+// contentWidth and contentHeight are the size of the message window, in cells.
+func (m *model) contentWidth() int {
 	w := m.width
 	if l := m.listWidth(); l > 0 {
 		w -= l + 1
@@ -48,149 +47,125 @@ func (m *model) bodyWidth() int {
 	return max(w, 1)
 }
 
-func (m *model) inputWidth() int { return max(2, m.width-cells(m.prompt())) }
+func (m *model) contentHeight() int { return m.frame().height }
+
+func (m *model) inputWidth() int { return max(2, m.width-m.metric.width(m.prompt())) }
 
 func (m *model) prompt() string {
 	if m.me.Nick == "" || m.width < 40 {
 		return "> "
 	}
-	nick := api.EscapeNick(m.me.Nick)
-	return fit(nick, min(cells(nick), 16)) + "> "
+	return m.cut(m.name(m.me.Nick), 16) + "> "
 }
 
-func (m *model) inputRows() (rows []string, row, col int) {
-	rows, row, col = m.input.layout(m.inputWidth())
+// frame is how the rows of the screen are shared out: topic, content, notes, status bar, input.
+type frame struct {
+	height int // of the content
+	notes  []string
+	rows   []string // of the input
+	cursor cell     // in rows
+}
+
+func (m *model) frame() frame {
+	rows, places := m.input.layout(m.inputWidth())
+	f := frame{rows: rows, cursor: places[m.input.cursor]}
 	most := min(maxInputRows, max(1, m.height/3))
 	if over := len(rows) - most; over > 0 { // keep the cursor's row in sight
-		top := min(max(0, row-most+1), over)
-		rows, row = rows[top:top+most], row-top
+		top := min(max(0, f.cursor.row-most+1), over)
+		f.rows, f.cursor.row = rows[top:top+most], f.cursor.row-top
 	}
-	return rows, row, col
-}
-
-// bodyHeight is what the topic line, the notices, the status bar and the input leave.
-func (m *model) bodyHeight() int {
-	rows, _, _ := m.inputRows()
-	return max(1, m.height-2-len(rows)-len(m.notes()))
-}
-
-// notes are the lines between messages and status bar: gaps, typing, what is being answered or
-// edited, and what the last command said.
-func (m *model) notes() []string {
-	var out []string
-	if c := m.find(m.current); c != nil {
-		for i, g := range c.Gaps {
-			if i == 2 {
-				break
-			}
-			out = append(out, m.theme.warn.Render(m.t("gap", g.Count, m.nickOf(g.Nick, "", false))))
-		}
-	}
-	r := m.rooms[m.current]
-	if r != nil && !r.following {
-		if n := len(r.entries) - 1 - r.bottom; n > 0 || !r.atEnd {
-			out = append(out, m.theme.dim.Render(m.t("more below", n)))
-		}
-	}
-	if r != nil && len(r.typing) > 0 {
-		var names []string
-		for _, t := range r.typing {
-			names = append(names, t.nick)
-		}
-		slices.Sort(names)
-		out = append(out, m.theme.dim.Render(m.t("typing", strings.Join(names, ", "))))
-	}
-	if r != nil && r.editing != "" {
-		out = append(out, m.theme.accent.Render(m.t("editing")))
-	}
-	if r != nil && r.replyTo != "" {
-		if e := r.byID[r.replyTo]; e != nil {
-			out = append(out, m.theme.accent.Render(m.t("replying", m.nickOf(e.msg.Nick, e.msg.Fingerprint, e.msg.NickShared), api.Escape(e.msg.Text))))
-		}
-	}
-	if m.flash != "" {
-		out = append(out, m.theme.accent.Render(m.flash))
-	}
-	return out
+	f.notes = m.notes()
+	left := m.height - 2 - len(f.rows)
+	f.notes = f.notes[:min(len(f.notes), max(0, left-1))]
+	f.height = max(1, left-len(f.notes))
+	return f
 }
 
 // View implements tea.Model.
 func (m *model) View() tea.View {
 	if m.width < minWidth || m.height < minHeight {
-		v := tea.NewView(strings.Join(wrap(m.t("too small"), max(1, m.width)), "\n"))
-		v.AltScreen = true
+		lines := m.metric.lines(m.t("too small", minWidth, minHeight), max(1, m.width))
+		v := tea.NewView(strings.Join(lines[:min(len(lines), max(1, m.height))], "\n"))
+		v.AltScreen, v.ReportFocus = true, true
 		return v
 	}
-	width, height := m.bodyWidth(), m.bodyHeight()
-	body, cursor := m.body(width, height)
-	list := m.listLines(m.listWidth(), height)
-	members := m.memberLines(m.membersWidth(), height)
+	f, width := m.frame(), m.contentWidth()
+	content, cursor := m.content(width, f.height)
+	list := m.listLines(m.listWidth(), f.height)
+	members := m.memberLines(m.membersWidth(), f.height)
+	edge := m.theme.dim.paint("│")
 
 	var b strings.Builder
 	b.WriteString(m.topicLine())
-	for i := range height {
+	for i := range f.height {
 		b.WriteByte('\n')
 		if list != nil {
-			b.WriteString(list[i] + m.theme.dim.Render("│"))
+			b.WriteString(list[i] + edge)
 		}
-		b.WriteString(fit(body[i], width))
-		if members != nil {
-			b.WriteString(m.theme.dim.Render("│") + members[i])
+		if members == nil {
+			b.WriteString(m.cut(content[i], width))
+		} else {
+			b.WriteString(m.fit(content[i], width) + edge + members[i])
 		}
 	}
-	for _, n := range m.notes() {
-		b.WriteString("\n" + fit(n, m.width))
+	for _, n := range f.notes {
+		b.WriteString("\n" + n)
 	}
 	b.WriteString("\n" + m.statusLine())
-	rows, row, col := m.inputRows()
 	prompt := m.prompt()
-	for i, r := range rows {
+	indent := m.metric.width(prompt)
+	for i, r := range f.rows {
 		if i == 0 {
-			b.WriteString("\n" + m.theme.bold.Render(prompt) + r)
+			b.WriteString("\n" + m.theme.bold.paint(prompt) + r)
 		} else {
-			b.WriteString("\n" + strings.Repeat(" ", cells(prompt)) + r)
+			b.WriteString("\n" + spaces(indent) + r)
 		}
 	}
 	v := tea.NewView(b.String())
-	v.AltScreen = true
-	v.WindowTitle = m.title()
-	if cursor == nil {
-		cursor = tea.NewCursor(cells(prompt)+col, m.height-len(rows)+row)
+	v.AltScreen, v.ReportFocus = true, true
+	v.WindowTitle = m.windowTitle()
+	if m.overlay == nil {
+		cursor = tea.NewCursor(indent+f.cursor.col, m.height-len(f.rows)+f.cursor.row)
 	}
-	if _, ok := m.overlay.(*question); !ok {
-		v.Cursor = cursor
-	}
+	v.Cursor = cursor
 	return v
 }
 
-func (m *model) title() string {
+func (m *model) windowTitle() string {
 	c := m.find(m.current)
 	if c == nil {
 		return "starling"
 	}
-	return "starling " + api.EscapeNick(c.Target)
+	title := "starling " + m.title(c)
+	unread := 0
+	for i := range m.conversations {
+		if c := &m.conversations[i]; !c.Muted && !m.watched(c) && (c.Mentions > 0 || c.Kind == kindDirect && c.Unread > 0) {
+			unread++
+		}
+	}
+	if unread > 0 {
+		title = "(" + strconv.Itoa(unread) + ") " + title
+	}
+	return title
 }
 
-// body is the message window, or the overlay in its place.
-func (m *model) body(width, height int) (lines []string, cursor *tea.Cursor) {
+// content is the message window, or the overlay in its place.
+func (m *model) content(width, height int) (lines []string, cursor *tea.Cursor) {
 	r := m.rooms[m.current]
 	switch {
 	case m.overlay != nil:
-		out, row, col, has := m.overlay.draw(m, width, height)
-		lines = out
-		if has {
-			x := col
-			if l := m.listWidth(); l > 0 {
-				x += l + 1
-			}
-			cursor = tea.NewCursor(x, row+1)
+		var at cell
+		var typed bool
+		lines, at, typed = m.overlay.draw(m, width, height)
+		if typed {
+			cursor = tea.NewCursor(at.col, at.row+1)
 		}
-	case r == nil:
+	case m.find(m.current) == nil && m.settled:
 		lines = []string{m.t("no conversation")}
-	case !r.loaded:
+	case r == nil || !r.loaded && len(r.entries) == 0:
 		lines = []string{m.t("loading")}
 	default:
-		lines, _ = m.painter.view(r, width, height)
+		lines = m.view(r, width, height)
 	}
 	for len(lines) < height {
 		lines = append(lines, "")
@@ -198,65 +173,58 @@ func (m *model) body(width, height int) (lines []string, cursor *tea.Cursor) {
 	return lines[:height], cursor
 }
 
-func (m *model) topicLine() string {
-	c := m.find(m.current)
-	text := "starling"
-	if c != nil {
-		text = api.EscapeNick(c.Target)
-		if c.Topic != "" {
-			text += "  " + api.Escape(c.Topic)
-		}
-		if c.Trust != "" {
-			text += "  [" + api.EscapeNick(c.Trust) + "]"
-		}
-	}
-	return m.theme.bar.Render(fit(" "+text, m.width))
-}
-
 // listLines is the conversation list at the left.
 func (m *model) listLines(width, height int) []string {
 	if width == 0 {
 		return nil
 	}
-	var out []string
-	at := 0
-	for i, c := range m.conversations {
-		mark := itoa(i+1) + " "
-		if i >= 9 {
-			mark = "  "
-		}
-		count := ""
-		switch {
-		case c.Mentions > 0:
-			count = " " + itoa(c.Unread) + "!"
-		case c.Unread > 0:
-			count = " " + itoa(c.Unread)
-		}
-		if c.Request {
-			mark = "? "
-		}
-		line := fit(mark+api.EscapeNick(c.Target), width-cells(count)) + count
-		switch {
-		case c.ID == m.current:
-			line, at = m.theme.bar.Render(line), i
-		case c.Mentions > 0 || c.Unread > 0 && c.Kind == "dm":
-			line = m.theme.mark.Render(line)
-		case c.Unread > 0:
-			line = m.theme.bold.Render(line)
-		case c.Muted:
-			line = m.theme.dim.Render(line)
-		}
-		out = append(out, line)
-	}
-	if top := at - height + 1; top > 0 {
-		out = out[top:]
+	at := slices.IndexFunc(m.conversations, func(c api.Conversation) bool { return c.ID == m.current })
+	top := max(0, at-height+1)
+	out := make([]string, 0, height)
+	for i := top; i < len(m.conversations) && len(out) < height; i++ {
+		out = append(out, m.listLine(i, width))
 	}
 	return pad(out, width, height)
 }
 
+func (m *model) listLine(i, width int) string {
+	c := &m.conversations[i]
+	mark, count := "  ", ""
+	switch {
+	case c.Request:
+		mark = "? "
+	case i < 10:
+		mark = strconv.Itoa((i+1)%10) + " "
+	}
+	unread, mentions := c.Unread, c.Mentions
+	if m.watched(c) {
+		unread, mentions = 0, 0
+	}
+	switch {
+	case mentions > 0:
+		count = " " + strconv.Itoa(unread) + "!"
+	case unread > 0:
+		count = " " + strconv.Itoa(unread)
+	case m.rooms[c.ID] != nil && m.rooms[c.ID].writing.Text != "" && c.ID != m.current:
+		count = " …" // something is being written there
+	}
+	line := m.fit(mark+m.title(c), width-m.metric.width(count)) + count
+	switch {
+	case c.ID == m.current:
+		return m.theme.bar.paint(line)
+	case c.Muted:
+		return m.theme.dim.paint(line)
+	case mentions > 0 || unread > 0 && c.Kind == kindDirect:
+		return m.theme.mark.paint(line)
+	case unread > 0:
+		return m.theme.bold.paint(line)
+	}
+	return line
+}
+
 func pad(lines []string, width, height int) []string {
 	for len(lines) < height {
-		lines = append(lines, strings.Repeat(" ", width))
+		lines = append(lines, spaces(width))
 	}
 	return lines[:height]
 }
@@ -267,85 +235,39 @@ func (m *model) memberLines(width, height int) []string {
 	if width == 0 || r == nil {
 		return nil
 	}
-	list := slices.Clone(r.members)
-	slices.SortStableFunc(list, func(a, b api.Member) int {
-		if a.Online != b.Online {
-			if a.Online {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(strings.ToLower(a.Nick), strings.ToLower(b.Nick))
-	})
-	out := []string{m.theme.dim.Render(fit(fmt.Sprintf("%s %d", m.t("members"), len(list)), width))}
-	for _, who := range list {
-		name := m.nickOf(who.Nick, who.Fingerprint, who.NickShared)
-		if who.Petname != "" {
-			name = api.EscapeNick(who.Petname)
-		}
-		path := who.Path
-		if path != "" {
-			path = " " + path
-		}
-		line := fit(name, width-cells(path))
+	online := 0
+	for _, who := range r.members {
 		if who.Online || who.Own {
-			line = m.theme.nick(who.Account).Render(line) + m.theme.dim.Render(path)
-		} else {
-			line = m.theme.dim.Render(line + path)
+			online++
 		}
-		out = append(out, line)
+	}
+	out := []string{m.theme.dim.paint(m.fit(m.t("members", len(r.members), online), width))}
+	for i, who := range r.members {
+		if len(out) == height-1 && i < len(r.members)-1 {
+			out = append(out, m.theme.dim.paint(m.fit(fmt.Sprintf("+%d", len(r.members)-i), width)))
+			break
+		}
+		if len(out) == height {
+			break
+		}
+		out = append(out, m.memberLine(who, width))
 	}
 	return pad(out, width, height)
 }
 
-// statusLine is the bar over the input. It says first what is wrong.
-func (m *model) statusLine() string {
-	parts := []string{m.now.In(m.zone).Format("15:04")}
-	if c := m.find(m.current); c != nil {
-		parts = append(parts, api.EscapeNick(c.Target))
+func (m *model) memberLine(who api.Member, width int) string {
+	path := ""
+	if who.Path != "" {
+		path = " " + m.name(who.Path)
 	}
-	if p := m.problem(); p != "" {
-		line := "[" + strings.Join(parts, "] [") + "] " + p
-		return m.theme.warn.Render(fit(line, m.width))
+	left := width - m.metric.width(path)
+	name := m.nickIn(who.Nick, who.Fingerprint, who.NickShared, left)
+	if who.Petname != "" {
+		name = m.name(who.Petname)
 	}
-	peers := m.t("peers", m.status.Peers.Total)
-	if n := m.status.Peers.Relayed; n > 0 {
-		peers += ", " + m.t("relayed", n)
+	name = m.fit(name, left)
+	if who.Online || who.Own {
+		return m.theme.nick(who.Account).paint(name) + m.theme.dim.paint(path)
 	}
-	parts = append(parts, peers)
-	if n := m.status.Outbox; n > 0 {
-		parts = append(parts, m.t("outbox", n))
-	}
-	if n := m.status.Gaps; n > 0 {
-		parts = append(parts, m.t("gaps", n))
-	}
-	var active []string
-	for i, c := range m.conversations {
-		if c.Unread > 0 && c.ID != m.current && !c.Muted {
-			name := itoa(i + 1)
-			if c.Kind == "dm" || c.Mentions > 0 {
-				name = api.EscapeNick(c.Target) + "(" + itoa(c.Unread) + ")"
-			}
-			active = append(active, name)
-		}
-	}
-	if len(active) > 0 {
-		parts = append(parts, m.t("active", strings.Join(active, ",")))
-	}
-	return m.theme.bar.Render(fit("["+strings.Join(parts, "] [")+"]", m.width))
-}
-
-// problem is the worst thing the user should know, or nothing.
-func (m *model) problem() string {
-	switch {
-	case m.outage != nil:
-		return m.t("node gone")
-	case m.status.Storage.State == "read_only" || m.status.Storage.State == "no_history":
-		return m.t("disk")
-	case len(m.status.Problems) > 0:
-		return api.Escape(m.status.Problems[0])
-	case m.status.Schema > 0 && m.status.Peers.Total == 0:
-		return m.t("not connected", m.t("nobody"))
-	}
-	return ""
+	return m.theme.dim.paint(name + path)
 }

@@ -5,7 +5,7 @@
 // It follows the Elm architecture of bubbletea: one model, changed only by Update, drawn by View. Calls to
 // the node run as commands outside of Update; the event stream comes in through one goroutine
 // that [Run] waits for. What peers wrote passes [api.Escape], [api.EscapeText] or [api.EscapeNick] before it
-// is laid out (see escape.go of node/api): there is no other way onto the screen.
+// is laid out (see escape.go): there is no other way onto the screen.
 package tui
 
 import (
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	tea "charm.land/bubbletea/v2"
@@ -29,75 +30,113 @@ type Config struct {
 	Language string
 	// Environ is the process environment, as os.Environ returns it; nil takes that.
 	Environ []string
+	// Zone is for the times shown; nil is the local one.
+	Zone *time.Location
 }
 
 // Usable tells whether a terminal of that description can show the UI. When it cannot, the reason is
 // a sentence for the user.
 func Usable(environ []string) (ok bool, reason string) {
-	env := func(name string) string { return lookup(environ, name) }
-	switch term := env("TERM"); {
-	case term == "" || term == "dumb":
+	switch term := lookup(environ, "TERM"); term {
+	case "", "dumb", "unknown":
 		return false, fmt.Sprintf("TERM is %q, which cannot show a full screen: using line mode", term)
 	}
-	locale := env("LC_ALL")
-	if locale == "" {
-		locale = env("LC_CTYPE")
+	locale := ""
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if locale = lookup(environ, name); locale != "" {
+			break
+		}
 	}
-	if locale == "" {
-		locale = env("LANG")
-	}
-	if !isUTF8(locale) {
+	if l := strings.ToLower(locale); !strings.Contains(l, "utf-8") && !strings.Contains(l, "utf8") {
 		return false, fmt.Sprintf("the locale %q is not UTF-8: using line mode (set LANG=C.UTF-8 for the full screen)", locale)
 	}
 	return true, ""
 }
 
-// Run shows the UI until the user quits or ctx ends. It restores the terminal before it returns.
-func Run(ctx context.Context, cfg Config) error {
+// Run shows the UI until the user quits or ctx ends. It restores the terminal before it returns,
+// hands over what was entered last, and keeps what was being written. Unaccepted is the number of
+// messages that the node did not take; they are drafts now if it takes those.
+func Run(ctx context.Context, cfg Config) (unaccepted int, err error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	m := newModel(ctx, cfg)
-	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithEnvironment(cfg.Environ))
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	m := newModel(inner, cfg)
+	p := tea.NewProgram(m, tea.WithEnvironment(cfg.Environ), tea.WithoutSignalHandler())
+	// A signal to end is a quiet Quit, so that the last frame is drawn and the terminal restored.
+	defer context.AfterFunc(ctx, p.Quit)()
 	fed := make(chan struct{})
 	go func() { // ends with cancel, waited for below
 		defer close(fed)
-		feed(ctx, cfg.Client, p.Send)
+		feed(inner, cfg.Client, p.Send)
 	}()
-	_, err := p.Run()
-	m.saveDrafts(context.WithoutCancel(ctx))
+	_, err = p.Run()
+	unaccepted = m.finish(context.WithoutCancel(ctx))
 	cancel()
 	<-fed
-	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil || errors.Is(err, tea.ErrInterrupted) {
-		return nil
+	if err != nil && !errors.Is(err, tea.ErrInterrupted) {
+		return unaccepted, fmt.Errorf("terminal UI: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("terminal UI: %w", err)
-	}
-	return nil
+	return unaccepted, nil
 }
 
-// Messages from the event stream.
-type (
-	eventMsg  api.Event
-	outageMsg struct{ err error }
+// fed is one thing that the event stream yields.
+type fed struct {
+	event api.Event
+	err   error // no connection, and why
+}
+
+// eventsMsg is what came since the last one, oldest first.
+type eventsMsg []fed
+
+const (
+	// feedAhead is how many events may wait for the screen. When they are more the node keeps them,
+	// and when it has to drop some it says so with a reset.
+	feedAhead = 256
+	// framePause is the least time between two batches: a flood is drawn sixty times a second.
+	framePause = 16 * time.Millisecond
+	// streamPause is how long to wait before asking again for a stream that was refused.
+	streamPause = time.Second
 )
 
-// feed passes the node's events on until ctx ends. The client reconnects by itself; each outage
-// is told once.
+// feed passes the node's events on until ctx ends. The client reconnects by itself; each outage is
+// told once. During a flood events come in batches, so that drawing does not fall behind.
 func feed(ctx context.Context, client *api.Client, send func(tea.Msg)) {
-	for ctx.Err() == nil {
-		for ev, err := range client.Events(ctx, 0) {
-			if err != nil {
-				send(outageMsg{err})
-				continue
+	queue := make(chan fed, feedAhead)
+	go func() { // ends with ctx, and with it the loop below
+		defer close(queue)
+		for ctx.Err() == nil {
+			for ev, err := range client.Events(ctx, 0) {
+				select {
+				case queue <- fed{ev, err}:
+				case <-ctx.Done():
+					return
+				}
 			}
-			send(eventMsg(ev))
+			pause(ctx, streamPause)
 		}
-		select { // the stream ended for good, as when the node refuses: ask again, slowly
-		case <-ctx.Done():
-		case <-time.After(time.Second):
+	}()
+	for first := range queue {
+		batch := eventsMsg{first}
+		for more := true; more && len(batch) < feedAhead; {
+			select {
+			case next, ok := <-queue:
+				if more = ok; ok {
+					batch = append(batch, next)
+				}
+			default:
+				more = false
+			}
 		}
+		send(batch)
+		pause(ctx, framePause)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }

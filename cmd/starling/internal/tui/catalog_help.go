@@ -1,0 +1,68 @@
+package tui
+
+import "maps"
+
+// helpPhrases are the parts of the catalogue that /help shows.
+var helpPhrases = map[string][2]string{
+	"help keys": {
+		"Alt+1..9,0    the nth conversation        Ctrl+N, Ctrl+P  the next, the previous (Alt+Down, Alt+Up)\n" +
+			"Alt+A         the next with something new Alt+/           the one before\n" +
+			"Ctrl+G        go to, by name              Ctrl+F          search here\n" +
+			"PgUp, PgDn    scroll (Shift+Up, +Down by a line)\n" +
+			"Home, End     oldest, newest (when nothing is typed)\n" +
+			"Alt+U         the first unread message    Tab             complete commands, nicks, rooms, paths\n" +
+			"Up, Down      what was entered before     Alt+Enter       a new line\n" +
+			"Ctrl+C        clears what is typed, then quits            Ctrl+L  draws the screen anew\n" +
+			"Ctrl+A/E/K/U/W/Y/T, Alt+B/F/D as in readline\n" +
+			"After your messages: · waits  ✓ sent  ✓+ a mailbox keeps it  ✓✓ delivered  ✓✓° read  ✗ given up",
+		"Alt+1..9,0    第 n 个会话       Ctrl+N、Ctrl+P  下一个、上一个（Alt+下、Alt+上）\n" +
+			"Alt+A         下一个有新内容的  Alt+/           刚才的会话\n" +
+			"Ctrl+G        按名称前往        Ctrl+F          在此搜索\n" +
+			"PgUp、PgDn    滚动（Shift+上、下 逐行）\n" +
+			"Home、End     最旧、最新（未输入时）\n" +
+			"Alt+U         第一条未读        Tab             补全命令、昵称、房间、路径\n" +
+			"上、下        输入历史          Alt+Enter       换行\n" +
+			"Ctrl+C        先清空输入，再退出                Ctrl+L  重绘\n" +
+			"Ctrl+A/E/K/U/W/Y/T、Alt+B/F/D 与 readline 相同\n" +
+			"自己消息之后：· 等待  ✓ 已发出  ✓+ 信箱代存  ✓✓ 已送达  ✓✓° 已读  ✗ 放弃",
+	},
+
+	"cmd help":     {"/help [command]\tthis page, or one command", "/help [命令]\t本页，或某个命令"},
+	"cmd join":     {"/join #room [password] | LINK\tjoin a room, or follow a starling: link", "/join #房间 [密码] | 链接\t加入房间，或打开 starling: 链接"},
+	"cmd part":     {"/part [#room]\tleave a room; its history stays", "/part [#房间]\t离开房间，历史保留"},
+	"cmd query":    {"/query @who\topen a private conversation", "/query @某人\t打开私聊"},
+	"cmd msg":      {"/msg @who [text]\twrite without going there, or go there", "/msg @某人 [文本]\t直接发送，或前往"},
+	"cmd me":       {"/me action\tsay what you do", "/me 动作\t描述动作"},
+	"cmd nick":     {"/nick name\tchange your nick", "/nick 昵称\t更改昵称"},
+	"cmd topic":    {"/topic [text | -delete]\tshow, set or remove the topic", "/topic [文本 | -delete]\t查看、设置或移除主题"},
+	"cmd names":    {"/names\twho was seen here, and how they are connected", "/names\t成员及其连接方式"},
+	"cmd whois":    {"/whois [@who]\twhat is known about somebody", "/whois [@某人]\t查看某人信息"},
+	"cmd invite":   {"/invite [#room | me]\tan invite link with a QR code", "/invite [#房间 | me]\t邀请链接和二维码"},
+	"cmd contact":  {"/contact [add|accept|reject|rename|block|unblock|remove @who [name]]\tpeople you know; alone: the list, with requests", "/contact [add|accept|reject|rename|block|unblock|remove @某人 [名称]]\t联系人；不带参数则列出，含请求"},
+	"cmd accept":   {"/accept [@who]\tanswer a contact request", "/accept [@某人]\t接受联系请求"},
+	"cmd reject":   {"/reject [@who]\tdrop a contact request", "/reject [@某人]\t丢弃联系请求"},
+	"cmd ignore":   {"/ignore [@who]\tblock somebody", "/ignore [@某人]\t屏蔽某人"},
+	"cmd unignore": {"/unignore [@who]\ttake a block back", "/unignore [@某人]\t取消屏蔽"},
+	"cmd verify":   {"/verify [@who] [yes|no]\tcompare safety numbers", "/verify [@某人] [yes|no]\t核对安全码"},
+	"cmd mute":     {"/mute, /unmute\twhether this conversation may notify", "/mute、/unmute\t本会话是否通知"},
+	"cmd switch":   {"/switch\tgo to a conversation by name (Ctrl+G)", "/switch\t按名称前往会话（Ctrl+G）"},
+	"cmd search":   {"/search [-all] [words]\tsearch here, or everywhere (Ctrl+F)", "/search [-all] [关键词]\t在此或全部搜索（Ctrl+F）"},
+	"cmd history":  {"/history [n]\tthe last n messages with their ids", "/history [n]\t最近 n 条消息及编号"},
+	"cmd reply":    {"/reply [n|@who|id] [text]\tanswer a message: the nth from below, somebody's last, or choose one", "/reply [n|@某人|编号] [文本]\t回复消息：倒数第 n 条、某人的最后一条，或选择"},
+	"cmd edit":     {"/edit [n|id] [text]\tchange your last message, or another of yours", "/edit [n|编号] [文本]\t修改你的消息"},
+	"cmd delete":   {"/delete [n|id]\tdelete your last message, or another of yours", "/delete [n|编号]\t删除你的消息"},
+	"cmd react":    {"/react [n|@who|id] emoji\treact to a message; - takes it back", "/react [n|@某人|编号] 表情\t回应消息；- 撤回"},
+	"cmd raw":      {"/raw [n|@who|id]\ta message byte by byte", "/raw [n|@某人|编号]\t逐字节查看消息"},
+	"cmd read":     {"/read\tmark everything read", "/read\t全部标为已读"},
+	"cmd outbox":   {"/outbox [retry|cancel ID]\twhat has not arrived yet", "/outbox [retry|cancel 编号]\t尚未送达的消息"},
+	"cmd status":   {"/status\tthe state of the node", "/status\t节点状态"},
+	"cmd peers":    {"/peers\twho is connected, and how", "/peers\t连接情况"},
+	"cmd ping":     {"/ping [@who | PEER | ADDRESS]\tone round trip", "/ping [@某人 | 节点 | 地址]\t测量往返时间"},
+	"cmd doctor":   {"/doctor\tcheck the connection and say what to do", "/doctor\t检查连接并给出建议"},
+	"cmd set":      {"/set [name value]\tsettings", "/set [名称 值]\t设置"},
+	"cmd lang":     {"/lang en|zh\tlanguage", "/lang en|zh\t语言"},
+	"cmd quit":     {"/quit\tleave; what is being written stays", "/quit\t退出；正在写的内容会保留"},
+	"cmd text":     {"//text\tsend a text that begins with a slash", "//文本\t发送以斜杠开头的文本"},
+}
+
+func init() { maps.Copy(phrases, helpPhrases) }
