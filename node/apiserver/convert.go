@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/node/api"
 )
 
@@ -43,7 +44,7 @@ func stamp(t time.Time) api.Time { return api.Time{Time: t} }
 func message(m chat.Message) api.Message {
 	return api.Message{
 		Schema: api.Schema, ID: m.ID.String(), ClientID: m.ClientID,
-		Target: m.Target, Conversation: conversationID(m.Conversation, m.Room == "", m.Account), Room: m.Room,
+		Target: m.Target, Conversation: conversationID(m.Conversation, m.Room == ""), Room: m.Room,
 		Account: text(m.Account), Device: text(m.Device),
 		Nick: m.Nick, Fingerprint: m.Fingerprint, NickShared: m.NickShared,
 		Own: m.Own, Kind: m.Kind, Text: m.Text,
@@ -55,14 +56,10 @@ func message(m chat.Message) api.Message {
 }
 
 // conversationID writes a conversation's id as [chat.Conversation.IDString] does: an account's text
-// for a direct one. account lends its type.
-func conversationID[A interface {
-	~[32]byte
-	String() string
-}](id chat.ConversationID, direct bool, account A) string {
+// for a direct one.
+func conversationID(id chat.ConversationID, direct bool) string {
 	if direct {
-		account = A(id)
-		return account.String()
+		return wire.AccountID(id).String()
 	}
 	return id.String()
 }
@@ -153,7 +150,7 @@ func event(ev chat.Event) api.Event {
 	if ev.Typing != nil {
 		t := ev.Typing
 		direct := [32]byte(t.Account) == [32]byte(t.Conversation) // of the two in it, only the other is heard
-		out.Typing = &api.Typing{Conversation: conversationID(t.Conversation, direct, t.Account), Account: text(t.Account), Nick: t.Nick}
+		out.Typing = &api.Typing{Conversation: conversationID(t.Conversation, direct), Account: text(t.Account), Nick: t.Nick}
 	}
 	return out
 }
