@@ -2,6 +2,7 @@ package storage_test
 
 import (
 	"bytes"
+	"os"
 	"testing"
 
 	"github.com/starling-chat/starling/storage"
@@ -28,7 +29,12 @@ func openMemory(t *testing.T, change func(*storage.Options)) *storage.Store {
 
 func openDisk(t *testing.T, change func(*storage.Options)) *storage.Store {
 	t.Helper()
-	o := storage.DefaultOptions(t.TempDir(), testKey)
+	dir, err := os.MkdirTemp("/dev/shm", "storage") // nothing here asks for a real disk
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	o := storage.DefaultOptions(dir, testKey)
 	change(&o)
 	s, err := storage.Open(t.Context(), o)
 	if err != nil {

@@ -153,7 +153,7 @@ func rounds(n int) int {
 }
 
 func TestKill(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "store")
+	dir := filepath.Join(memoryDir(t), "store")
 	total := 0
 	for range rounds(12) {
 		cmd := childCommand(t, "write", dir)
@@ -192,7 +192,7 @@ func TestFailpoints(t *testing.T) {
 	} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join(t.TempDir(), "store")
+			dir := filepath.Join(memoryDir(t), "store")
 			for _, hit := range []int{1, 2, 3, 40} {
 				if strings.HasPrefix(point, "rotate") && hit > 3 {
 					continue
@@ -257,7 +257,7 @@ func testMigrations() map[uint64]migration {
 }
 
 func TestMigration(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "store")
+	dir := filepath.Join(memoryDir(t), "store")
 	s := mustOpen(t, testOptions(dir))
 	var b Batch
 	for i := range 10 {

@@ -51,7 +51,7 @@ func readable(s *Store, versions []version) (n int) {
 // TestEpochErasure: states that were overwritten are still on disk after a
 // rotation, and cannot be opened.
 func TestEpochErasure(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := mustOpen(t, testOptions(dir))
 	for i := range 300 {
 		var b Batch
@@ -97,7 +97,7 @@ func TestEpochErasure(t *testing.T) {
 // after the sweep, though Badger may still have it.
 func TestExpiryErasure(t *testing.T) {
 	now := time.UnixMilli(1_000_000_000_000)
-	o := testOptions(t.TempDir())
+	o := testOptions(memoryDir(t))
 	o.Now = func() time.Time { return now }
 	s := mustOpen(t, o)
 	st, err := s.Stream(t.Context(), "room")
@@ -141,7 +141,7 @@ func TestExpiryErasure(t *testing.T) {
 
 // TestPurge: what was replaced, removed and deleted leaves the database.
 func TestPurge(t *testing.T) {
-	s := mustOpen(t, testOptions(t.TempDir()))
+	s := mustOpen(t, testOptions(memoryDir(t)))
 	st, err := s.Stream(t.Context(), "room")
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestPurge(t *testing.T) {
 // TestMovedValues: a value put under another key of the same kind, or given
 // another version or key number, does not open.
 func TestMovedValues(t *testing.T) {
-	s := mustOpen(t, testOptions(t.TempDir()))
+	s := mustOpen(t, testOptions(memoryDir(t)))
 	w := fillWorld(t, s, 4)
 	if err := s.Index(t.Context(), w.Stream, 1, "some words"); err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func TestCheckRepairs(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := mustOpen(t, testOptions(t.TempDir()))
+			s := mustOpen(t, testOptions(memoryDir(t)))
 			w := fillWorld(t, s, 10)
 			if err := s.eng.apply(harm(s, w)); err != nil {
 				t.Fatal(err)
@@ -316,7 +316,7 @@ func TestCheckRepairs(t *testing.T) {
 
 // TestCanary: nothing that was stored can be read in the files.
 func TestCanary(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := mustOpen(t, testOptions(dir))
 	canary := "canary-in-a-coal-mine"
 	st, err := s.Stream(t.Context(), canary+"-stream")

@@ -12,7 +12,7 @@ import (
 // several tables.
 func cleanWorld(t *testing.T) (dir string, w *world) {
 	t.Helper()
-	dir = t.TempDir()
+	dir = memoryDir(t)
 	s := mustOpen(t, testOptions(dir))
 	w = fillWorld(t, s, 200)
 	mustClose(t, s)
@@ -38,10 +38,10 @@ func fillWorldMore(t *testing.T, s *Store, w *world) *world {
 // uncleanWorld returns a copy of a store's directory taken while it was open.
 func uncleanWorld(t *testing.T, n int) (dir string, w *world) {
 	t.Helper()
-	live := t.TempDir()
+	live := memoryDir(t)
 	s := mustOpen(t, testOptions(live))
 	w = fillWorld(t, s, n)
-	dir = filepath.Join(t.TempDir(), "copy")
+	dir = filepath.Join(memoryDir(t), "copy")
 	copyDir(t, live, dir)
 	mustClose(t, s)
 	return dir, w
@@ -91,7 +91,7 @@ func TestUncleanStop(t *testing.T) {
 }
 
 func TestLocked(t *testing.T) {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	s := mustOpen(t, testOptions(dir))
 	refuses(t, testOptions(dir), ErrLocked)
 	if _, err := Repair(t.Context(), testOptions(dir)); !errors.Is(err, ErrLocked) {
@@ -119,7 +119,7 @@ func TestBadOptions(t *testing.T) {
 		"small buffer": func(o *Options) { o.Sizes.MemTable = 1 << 20 },
 		"no cache":     func(o *Options) { o.Sizes.IndexCache = 0 },
 	} {
-		o := testOptions(t.TempDir())
+		o := testOptions(memoryDir(t))
 		change(&o)
 		if s, err := Open(t.Context(), o); err == nil {
 			s.Close()
@@ -281,10 +281,10 @@ func TestDamagedLog(t *testing.T) {
 		t.Fatalf("logs %v, %v", logs, err)
 	}
 	var lost, replayed int
-	for i := range int64(24) {
-		dir := filepath.Join(t.TempDir(), "copy")
+	for i := range int64(12) {
+		dir := filepath.Join(memoryDir(t), "copy")
 		copyDir(t, source, dir)
-		flip(t, filepath.Join(dir, engineDirName, filepath.Base(logs[0])), 25+i*4001)
+		flip(t, filepath.Join(dir, engineDirName, filepath.Base(logs[0])), 25+i*8009)
 		s, err := Open(t.Context(), testOptions(dir))
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) {
@@ -329,7 +329,7 @@ func TestDamagedLog(t *testing.T) {
 func TestHeadFile(t *testing.T) {
 	source, w := uncleanWorld(t, 20)
 	open := func(change func(path string)) Recovery {
-		dir := filepath.Join(t.TempDir(), "copy")
+		dir := filepath.Join(memoryDir(t), "copy")
 		copyDir(t, source, dir)
 		change(filepath.Join(dir, headFileName))
 		s := mustOpen(t, testOptions(dir))
@@ -350,20 +350,20 @@ func TestHeadFile(t *testing.T) {
 
 func TestGuardJournal(t *testing.T) {
 	source, w := uncleanWorld(t, 40)
-	for i := range int64(30) {
-		dir := filepath.Join(t.TempDir(), "copy")
+	for i := range int64(10) {
+		dir := filepath.Join(memoryDir(t), "copy")
 		copyDir(t, source, dir)
 		path := filepath.Join(dir, guardName)
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		flip(t, path, info.Size()*i/30)
+		flip(t, path, info.Size()*i/10)
 		s := mustOpen(t, testOptions(dir))
 		s.background.Wait()
 		// Everything is in the database; the damage itself must not hurt. The
 		// last entry could as well have been cut short by the crash.
-		if r := s.State().Recovery; !r.JournalDamaged && i < 20 || r.Replayed > 0 {
+		if r := s.State().Recovery; !r.JournalDamaged && i < 7 || r.Replayed > 0 {
 			t.Fatalf("flip %d: %+v", i, r)
 		}
 		w.whole(t, s)
@@ -374,7 +374,7 @@ func TestGuardJournal(t *testing.T) {
 // TestGuardRelease: a record that was removed on purpose does not come back,
 // and the journal keeps no more than its share.
 func TestGuardRelease(t *testing.T) {
-	live := t.TempDir()
+	live := memoryDir(t)
 	s := mustOpen(t, testOptions(live))
 	st, err := s.Stream(t.Context(), "room")
 	if err != nil {
@@ -406,7 +406,7 @@ func TestGuardRelease(t *testing.T) {
 	if err != nil || info.Size() > maxGuardFile/4 {
 		t.Fatalf("journal of %d bytes, %v", info.Size(), err)
 	}
-	dir := filepath.Join(t.TempDir(), "copy")
+	dir := filepath.Join(memoryDir(t), "copy")
 	copyDir(t, live, dir)
 	s2 := mustOpen(t, testOptions(dir))
 	if r := s2.State().Recovery; r.Replayed != 0 || r.JournalDamaged {
@@ -423,7 +423,7 @@ func TestGuardRelease(t *testing.T) {
 // TestOlderOptions: logs written with a larger write buffer are replayed with
 // one of that size. (A smaller one ends the process: "Arena too small".)
 func TestOlderOptions(t *testing.T) {
-	live := t.TempDir()
+	live := memoryDir(t)
 	o := testOptions(live)
 	o.Sizes = RelaySizes
 	s := mustOpen(t, o)
@@ -440,7 +440,7 @@ func TestOlderOptions(t *testing.T) {
 		}
 	}
 	for _, lose := range []string{"", stateName} {
-		dir := filepath.Join(t.TempDir(), "copy")
+		dir := filepath.Join(memoryDir(t), "copy")
 		copyDir(t, live, dir)
 		if lose != "" {
 			if err := os.Remove(filepath.Join(dir, lose)); err != nil {
@@ -496,7 +496,7 @@ func damageFile(t *testing.T, source, file string, w *world, repairable bool) {
 		if offset >= info.Size() {
 			continue
 		}
-		dir := filepath.Join(t.TempDir(), "copy")
+		dir := filepath.Join(memoryDir(t), "copy")
 		copyDir(t, source, dir)
 		flip(t, filepath.Join(dir, engineDirName, filepath.Base(file)), offset)
 		out, err := runChild(t, "examine", dir, w)

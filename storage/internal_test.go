@@ -217,3 +217,15 @@ func flip(t *testing.T, path string, offset int64) {
 		t.Fatal(err)
 	}
 }
+
+// memoryDir returns a directory in memory where there is one. Only a power cut
+// needs a disk, and these tests sync thousands of times.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "storage")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}

@@ -132,7 +132,7 @@ func checkScan(t *rapid.T, snap snapshot, model map[string]string, sp span) {
 
 // TestEngines gives both engines the same writes and spans.
 func TestEngines(t *testing.T) {
-	s := mustOpen(t, testOptions(t.TempDir()))
+	s := mustOpen(t, testOptions(memoryDir(t)))
 	mem, disk := newMemoryEngine(), s.eng
 	var writes []write
 	for i := range 500 {

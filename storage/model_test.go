@@ -350,15 +350,3 @@ func TestModelDisk(t *testing.T) {
 		runModel(rt, m)
 	})
 }
-
-// memoryDir returns a directory in memory where there is one: a model test
-// syncs thousands of times and asks nothing of the disk.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "storage")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}

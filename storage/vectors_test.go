@@ -193,13 +193,13 @@ func fillOld(t *testing.T, s *Store) {
 
 func TestOldStore(t *testing.T) {
 	if _, err := os.Stat(oldStore); err != nil && *update {
-		dir := t.TempDir()
+		dir := memoryDir(t)
 		s := mustOpen(t, testOptions(dir))
 		fillOld(t, s)
 		mustClose(t, s)
 		zipDir(t, dir, oldStore)
 	}
-	dir := filepath.Join(t.TempDir(), "store")
+	dir := filepath.Join(memoryDir(t), "store")
 	unzip(t, oldStore, dir)
 	s := mustOpen(t, testOptions(dir))
 	if r := s.State().Recovery; r.Unclean || r.Lost > 0 || r.Damage != nil {
