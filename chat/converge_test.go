@@ -190,7 +190,7 @@ func banter(t *testing.T, room chat.Target, ada, bob, cleo *chattest.Node) {
 	}
 	last := do(cleo, chat.SendRequest{Text: "gone too"})
 	do(cleo, chat.SendRequest{Action: chat.ActionRedact, Ref: last.ID})
-	cleo.Skew = -time.Hour
+	cleo.SetSkew(-time.Hour)
 	do(cleo, chat.SendRequest{Text: "my clock is slow"})
 	if err := bob.Service().Leave(t.Context(), room); err != nil {
 		t.Fatal(err)
@@ -245,7 +245,7 @@ func TestRandomSchedules(t *testing.T) {
 				}
 				n.Heal()
 				for i, nd := range nodes {
-					nd.Skew = 0
+					nd.SetSkew(0)
 					if !s.up[i] {
 						nd.Start()
 					}
@@ -304,7 +304,7 @@ func (s *schedule) step() {
 		}
 		s.up[i] = !s.up[i]
 	case k == 3:
-		nd.Skew = time.Duration(s.n.Intn(25*60)-24*60) * time.Minute // at most an hour ahead
+		nd.SetSkew(time.Duration(s.n.Intn(25*60)-24*60) * time.Minute) // at most an hour ahead
 	case k == 4:
 		time.Sleep(time.Duration(s.n.Intn(300)) * time.Second)
 	case !s.up[i]:

@@ -277,7 +277,7 @@ func TestUnreadAndMentions(t *testing.T) {
 			t.Errorf("own messages are unread: %+v, %v", c, err)
 		}
 		// A message with an old clock is new all the same.
-		ada.Skew = -time.Hour
+		ada.SetSkew(-time.Hour)
 		say(t, ada, room, "from the past")
 		eventually(t, 5*time.Second, unread(1, 0))
 	})
@@ -432,7 +432,8 @@ func TestClocksThatDisagree(t *testing.T) {
 	world(t, 14, []string{"ada", "bob", "cleo"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
 		n.Set(wan)
 		ada, bob, cleo := nodes[0], nodes[1], nodes[2]
-		bob.Skew, cleo.Skew = time.Minute, -12*time.Hour
+		bob.SetSkew(time.Minute)
+		cleo.SetSkew(-12 * time.Hour)
 		room := join(t, "lobby", nodes...)
 		// An answer comes after what it answers, whatever the clocks say.
 		say(t, bob, room, "question")
@@ -446,7 +447,7 @@ func TestClocksThatDisagree(t *testing.T) {
 			t.Errorf("cleo shows %q", got)
 		}
 		_ = m
-		cleo.Skew = 0 // the clock is put right
+		cleo.SetSkew(0) // the clock is put right
 		eventually(t, 10*time.Second, shows(t, cleo, room, "this morning", "question", "answer"))
 		eventually(t, 10*time.Second, equalDigests(t, 3, room, nodes...))
 		m = say(t, cleo, room, "now")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,9 +23,6 @@ type Node struct {
 	Name   string
 	Store  *storage.Store
 	Config chat.Config // what Start gives to chat.New; may be changed before
-	// Skew is how far the node's wall clock is from the true time.
-	Skew time.Duration
-
 	net     *Network
 	id      wire.DeviceID
 	account wire.AccountID
@@ -40,6 +38,7 @@ type Node struct {
 	cancel context.CancelFunc
 	done   chan error
 	check  *wire.Verifier
+	skew   atomic.Int64 // nanoseconds
 }
 
 // secrets remembers the secrets of public rooms, which are slow to make on purpose.
@@ -232,7 +231,10 @@ func (nd *Node) frame(from wire.DeviceID, frame []byte) {
 }
 
 // Now implements chat.Clock.
-func (nd *Node) Now() time.Time { return time.Now().Add(nd.Skew) }
+func (nd *Node) Now() time.Time { return time.Now().Add(time.Duration(nd.skew.Load())) }
+
+// SetSkew says how far the node's wall clock is from the true time.
+func (nd *Node) SetSkew(d time.Duration) { nd.skew.Store(int64(d)) }
 
 // Join implements chat.Gossip.
 func (nd *Node) Join(_ context.Context, keys *wire.RoomKeys, deliver func(chat.Incoming)) error {
