@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"github.com/charmbracelet/x/term"
 	"github.com/spf13/cobra"
 
 	"github.com/starling-chat/starling/chat/identity"
@@ -105,29 +102,43 @@ func (a *app) makeKeys(f startFlags) (opened, error) {
 	if err := os.MkdirAll(filepath.Dir(a.place.Keys), 0o700); err != nil {
 		return out, fmt.Errorf("making the home directory: %w", err)
 	}
+	var account *identity.Account
+	restored := false
 	if a.interactive() {
-		fmt.Fprintf(a.stderr, "This is the first run: your keys will be made in %s.\n", a.place.Keys)
-		if out.nick, err = a.askLine("nick (Enter for none): "); err != nil {
+		var text string
+		if account, restored, out.nick, text, err = a.welcome(given); err != nil {
 			return out, err
 		}
 		if !given {
-			if pass, err = a.askNewPassphrase(); err != nil {
+			if pass, err = passphraseOf(text); err != nil {
 				return out, err
 			}
 		}
-	} else if !given {
-		pass = identity.NoPassphrase()
-		a.note("starling: keys made without a passphrase in %s; set one with `starling passphrase`", a.place.Keys)
-	}
-	account, err := identity.NewAccount(rand.Reader)
-	if err != nil {
-		return out, err
+	} else {
+		if account, err = identity.NewAccount(rand.Reader); err != nil {
+			return out, err
+		}
+		if !given {
+			pass = identity.NoPassphrase()
+			a.note("starling: keys made without a passphrase in %s; set one with `starling passphrase`", a.place.Keys)
+		}
 	}
 	out.Keys, err = identity.CreateKeys(a.place.Keys, account, pass, rand.Reader)
 	if errors.Is(err, fs.ErrExist) { // another terminal was quicker
 		return a.openKeys(f)
 	}
+	if err == nil && a.interactive() && !restored {
+		err = a.showPhrase(account)
+	}
 	return out, err
+}
+
+// passphraseOf is what somebody typed; nothing means none.
+func passphraseOf(text string) (identity.Passphrase, error) {
+	if text == "" {
+		return identity.NoPassphrase(), nil
+	}
+	return identity.NewPassphrase(text)
 }
 
 func (a *app) askNewPassphrase() (identity.Passphrase, error) {
@@ -137,7 +148,7 @@ func (a *app) askNewPassphrase() (identity.Passphrase, error) {
 			return identity.Passphrase{}, err
 		}
 		if text == "" {
-			return identity.NoPassphrase(), nil
+			return passphraseOf(text)
 		}
 		again, err := a.askSecret("once more: ")
 		if err != nil {
@@ -147,32 +158,8 @@ func (a *app) askNewPassphrase() (identity.Passphrase, error) {
 			fmt.Fprintln(a.stderr, "the two differ")
 			continue
 		}
-		return identity.NewPassphrase(text)
+		return passphraseOf(text)
 	}
-}
-
-func (a *app) askLine(question string) (string, error) {
-	fmt.Fprint(a.stderr, question)
-	line, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && line == "" {
-		return "", fmt.Errorf("reading the answer: %w", err)
-	}
-	return strings.TrimSpace(line), nil
-}
-
-// askSecret reads a line from the terminal without showing it.
-func (a *app) askSecret(question string) (string, error) {
-	fmt.Fprint(a.stderr, question)
-	defer fmt.Fprintln(a.stderr)
-	f, ok := a.stdin.(*os.File)
-	if !ok {
-		return "", errors.New("reading the passphrase: standard input is not a terminal")
-	}
-	b, err := term.ReadPassword(f.Fd())
-	if err != nil {
-		return "", fmt.Errorf("reading the passphrase: %w", err)
-	}
-	return string(b), nil
 }
 
 func (a *app) passphraseCommand() *cobra.Command {

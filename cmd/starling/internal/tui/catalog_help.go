@@ -65,4 +65,28 @@ var helpPhrases = map[string][2]string{
 	"cmd text":     {"//text\tsend a text that begins with a slash", "//文本\t发送以斜杠开头的文本"},
 }
 
-func init() { maps.Copy(phrases, helpPhrases) }
+// welcomePhrases are those of a first run.
+var welcomePhrases = map[string][2]string{
+	"welcome": {
+		"Starling is chat with no server and no account. This is the first run: keys are made in %s. Enter alone answers every question.\n\n" +
+			"What others see: your nick, your IP address, and what you write in a room to everybody who knows its name. What you write to one person only that person can read.",
+		"Starling 是没有服务器、无需注册的聊天。这是首次运行：密钥将生成于 %s。每个问题都可以直接按 Enter。\n\n" +
+			"别人能看到：你的昵称、你的 IP 地址，以及你在房间里说的话（知道房间名的人都能读）。你写给某个人的话只有对方能读。",
+	},
+	"ask nick":       {"your nick: ", "昵称："},
+	"ask passphrase": {"a passphrase for the keys on this disk (Enter for none): ", "本机密钥的口令（按 Enter 则不设）："},
+	"ask again":      {"once more: ", "再输一次："},
+	"long nick":      {"a nick has at most %d bytes", "昵称最多 %d 字节"},
+	"they differ":    {"the two differ", "两次输入不一致"},
+	"not taken":      {"that cannot be taken: %s", "无法采用：%s"},
+	"the phrase": {
+		"These words are your account. They are shown this once: write them down. Typed in place of a nick on a first run elsewhere, they make you yourself again.",
+		"这些单词就是你的账号，只显示这一次：请抄下来。在别处首次运行时，用它们代替昵称输入，即可恢复身份。",
+	},
+	"phrase seen": {"Enter goes on (and clears the words)", "按 Enter 继续（并清除这些单词）"},
+}
+
+func init() {
+	maps.Copy(phrases, welcomePhrases)
+	maps.Copy(phrases, helpPhrases)
+}

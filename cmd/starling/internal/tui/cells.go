@@ -178,9 +178,9 @@ func (w metric) wrap(s string, n int) []span {
 
 // wrapLine appends the lines of s[in], which has no newline.
 func (w metric) wrapLine(out []span, s string, in span, n int) []span {
-	line := in.from       // where the line begins
-	breakEnd := line      // the best place to end it,
-	breakNext := line     // and where the next would begin; there is none while that is line itself
+	line := in.from   // where the line begins
+	breakEnd := line  // the best place to end it,
+	breakNext := line // and where the next would begin; there is none while that is line itself
 	cells, sinceBreak := 0, 0
 	before := ""
 	for at := in.from; at < in.to; {

@@ -231,13 +231,13 @@ func (m *model) cmdVerify(args string) tea.Cmd {
 func (m *model) showVerification(v api.Verification) {
 	who := "@" + v.Account
 	name := m.nickOf(v.Nick, "", false)
-	text := strings.Join(m.metric.lines(m.t("compare", name), m.width), "\n") + "\n\n"
-	for group := range slices.Chunk(strings.Fields(m.line(v.SafetyNumber)), 4) {
-		text += "    " + strings.Join(group, "  ") + "\n"
+	text := m.t("compare", name) + "\n\n"
+	for group := range slices.Chunk(strings.Fields(v.SafetyNumber), 4) {
+		text += "  " + m.line(strings.Join(group, "  ")) + "\n"
 	}
-	text += "\n" + m.t("trust now", m.trust(v.Trust)) + "\n\n"
+	text += "\n" + m.t("trust now", m.trust(v.Trust))
 	m.show(&pager{
-		title: m.t("verify title", name), text: text + m.drawQR(v.QR, strings.Count(text, "\n")), whole: true, keys: m.t("verify keys"),
+		title: m.t("verify title", name), text: m.withQR(text, v.QR), whole: true, keys: m.t("verify keys"),
 		answers: map[string]func(*model) tea.Cmd{
 			"y": func(m *model) tea.Cmd { return m.setTrust(who, api.TrustVerified) },
 			"n": func(m *model) tea.Cmd { return m.setTrust(who, api.TrustUnverified) },
@@ -277,8 +277,7 @@ func (m *model) cmdInvite(target string) tea.Cmd {
 			if target != "" {
 				text = m.t("invite room", m.line(target))
 			}
-			text = strings.Join(m.metric.lines(text, m.width), "\n") + "\n\n" + strings.Join(m.metric.lines(m.line(inv.Link), m.width), "\n") + "\n\n"
-			m.show(&pager{title: m.t("invite title"), text: text + m.drawQR(inv.Link, 0), whole: true})
+			m.show(&pager{title: m.t("invite title"), text: m.withQR(text+"\n\n"+m.line(inv.Link), inv.Link), whole: true})
 			return nil
 		}, nil
 	})
