@@ -21,6 +21,7 @@ const memoryLimit = 256 << 20 // bytes
 // startFlags belong to every command that may start a node. They are laid over the configuration.
 type startFlags struct {
 	listen, bootstraps, relays []string
+	operator                   operatorFlags
 	network, api, reachability string
 	noMDNS, noDHT              bool
 	noPassphrase               bool
@@ -129,6 +130,9 @@ func (a *app) nodeConfig(f startFlags, relay bool, usual slog.Level) (node.Confi
 	if relay {
 		cfg = node.DefaultRelay()
 	}
+	if relay {
+		f.operator.apply(&cfg)
+	}
 	cfg.Keys = keys
 	cfg.Home, cfg.StoreDir, cfg.RuntimeDir = a.place.Home, a.place.Store, a.place.Runtime
 	cfg.Version, cfg.Logger = version, a.logger(c, usual)
@@ -230,6 +234,27 @@ func (a *app) runCommand() *cobra.Command {
 	return cmd
 }
 
+// operatorFlags are what the operator of a relay can set besides what every node takes.
+type operatorFlags struct {
+	lists, status  string
+	daily, monthly int64 // GiB
+	keep           int64 // GiB
+}
+
+func (o *operatorFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&o.lists, "lists", "", "admit and refuse by the rules in `FILE`, one a line: allow|deny PEERID|NETWORK")
+	flags.StringVar(&o.status, "status", "", "serve a status page, /healthz and /metrics at `HOST:PORT`")
+	flags.Int64Var(&o.daily, "daily", 0, "carry at most this many `GIB` a day (default 50)")
+	flags.Int64Var(&o.monthly, "monthly", 0, "carry at most this many `GIB` a month (default: no cap of its own)")
+	flags.Int64Var(&o.keep, "keep", 0, "use at most this many `GIB` of disk for what is kept for the absent (default 5)")
+}
+
+func (o *operatorFlags) apply(cfg *node.Config) {
+	cfg.Relay.Lists, cfg.Relay.Status = o.lists, o.status
+	cfg.Relay.Circuits.Daily, cfg.Relay.Circuits.Monthly = o.daily<<30, o.monthly<<30
+	cfg.Relay.Archive.Total = o.keep << 30
+}
+
 func (a *app) relayCommand() *cobra.Command {
 	var f startFlags
 	cmd := &cobra.Command{
@@ -240,5 +265,6 @@ func (a *app) relayCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runNode(cmd.Context(), f, true) },
 	}
 	a.startFlags(cmd.Flags(), &f)
+	f.operator.add(cmd.Flags())
 	return cmd
 }
