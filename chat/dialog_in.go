@@ -21,6 +21,7 @@ const (
 	// maxPendingDevices and maxPendingFrames bound the envelopes that wait for their sender's record.
 	maxPendingDevices = 64
 	maxPendingFrames  = 16
+	maxPendingBytes   = 4 << 20
 	// strangerEnvelope is the largest envelope that is opened for somebody who was not accepted.
 	strangerEnvelope = 8 << 10
 )
@@ -34,6 +35,7 @@ type receiving struct {
 	people  map[wire.AccountID]*contactRow // rows that change
 	after   []func()                       // once it is stored
 	seen    map[storage.ID]bool
+	owed    []*outgoingDM // receipts for devices that are away
 }
 
 // rejection tells a device that an envelope was not taken.
@@ -59,16 +61,25 @@ collect:
 	d.takeFrames(ctx, frames)
 }
 
-func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
-	in := &receiving{
+func (d *dialogs) newReceiving() *receiving {
+	return &receiving{
 		lines: newDMLines(d), acks: make(map[wire.DeviceID][]wire.MsgID), people: make(map[wire.AccountID]*contactRow),
 		seen: make(map[storage.ID]bool),
 	}
+}
+
+func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
+	in := d.newReceiving()
 	for _, f := range frames {
 		if err := d.takeFrame(ctx, in, f); err != nil && ctx.Err() == nil {
 			d.s.log.Debug("a frame was not taken", "error", err)
 		}
 	}
+	d.keepTaken(ctx, in)
+}
+
+// keepTaken stores what was taken in and does what follows. It says whether it was stored.
+func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 	in.lines.rows(&in.batch)
 	d.sealer.store(&in.batch)
 	var commits []func()
@@ -79,10 +90,13 @@ func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
 		// Nothing was taken: nothing is acknowledged, and the senders try again.
 		d.sealer.rollback()
 		in.lines.rollback()
+		for _, g := range d.all() {
+			d.unqueue(g, func(o *outgoingDM) bool { return slices.Contains(in.owed, o) })
+		}
 		if ctx.Err() == nil {
 			d.s.log.Warn("storing received direct messages failed", "error", err)
 		}
-		return
+		return false
 	}
 	d.sealer.committed()
 	for _, fn := range commits {
@@ -101,6 +115,7 @@ func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
 	for _, fn := range in.after {
 		fn()
 	}
+	return true
 }
 
 func (d *dialogs) reject(r rejection) {
@@ -234,6 +249,9 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 		return err
 	}
 	if reason, ok := d.admit(in, account, len(envelope)); !ok {
+		if f.mail {
+			return mailRefusal(reason)
+		}
 		in.rejects = append(in.rejects, rejection{f.from, reason, envelope})
 		return nil
 	}
@@ -242,6 +260,9 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 		return err
 	}
 	if p == nil {
+		if f.mail {
+			return errNoKeys
+		}
 		d.park(f)
 		return nil
 	}
@@ -249,6 +270,9 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 		return errors.New("an envelope names another account than the device's")
 	}
 	opened, err := d.sealer.open(ctx, f.from, envelope)
+	if err != nil && f.mail {
+		return err // anybody may have deposited it: no reason to begin a new session
+	}
 	if err != nil {
 		d.unopened(ctx, in, f, account, envelope, err)
 		return err
@@ -316,7 +340,13 @@ func (d *dialogs) admit(in *receiving, account wire.AccountID, size int) (wire.R
 
 // park keeps an envelope until its sender's record has come.
 func (d *dialogs) park(f frameIn) {
-	if len(d.pending[f.from]) >= maxPendingFrames || len(d.pending) >= maxPendingDevices && d.pending[f.from] == nil {
+	size := 0
+	for _, list := range d.pending {
+		for i := range list {
+			size += len(list[i].frame)
+		}
+	}
+	if size > maxPendingBytes || len(d.pending[f.from]) >= maxPendingFrames || len(d.pending) >= maxPendingDevices && d.pending[f.from] == nil {
 		return
 	}
 	d.pending[f.from] = append(d.pending[f.from], f)
@@ -407,6 +437,9 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 		}})
 		return nil
 	case wire.DMReceipt:
+		if f.mail {
+			return nil // receipts by mail are not acknowledged, or it would never end
+		}
 	case wire.DMRead:
 		acks := c.Acks
 		in.after = append(in.after, func() { d.acked(ctx, g, acks, StateRead, f.path) })

@@ -145,6 +145,10 @@ type member struct {
 // presentOnly says whether the account counts as a member: its last word was not a leave.
 func (m *member) presentOnly() bool { return m.Present.Value }
 
+// maxMembers bounds the accounts that are kept of one room. What others say is shown all the same, under
+// their fingerprints.
+const maxMembers = 16384
+
 // maxDevicesShown bounds the devices kept of one member.
 const maxDevicesShown = wire.MaxDevices
 
@@ -174,6 +178,12 @@ type rosterChange struct {
 func (r *roster) apply(at stamp, h *wire.Header, body wire.Body) rosterChange {
 	var c rosterChange
 	m := r.members[h.Account()]
+	if m == nil && len(r.members) >= maxMembers {
+		if b, ok := body.(*wire.TopicBody); ok {
+			c.topic = r.topic.offer(b.Text, at)
+		}
+		return c
+	}
 	if m == nil {
 		m = &member{Devices: make(map[wire.DeviceID]bool)}
 		r.members[h.Account()] = m

@@ -64,6 +64,7 @@ func (r *room) open(sealed *wire.Sealed) arrival {
 func (r *room) receive(ctx context.Context, first incoming) {
 	batch := []incoming{first}
 	size := len(first.sealed.Bytes())
+	defer func() { r.waiting.Add(int64(-size)) }()
 collect:
 	for len(batch) < batchEvents && size < batchBytes {
 		select {

@@ -332,6 +332,12 @@ func (s *Service) SetNick(ctx context.Context, nick string) error {
 // lookAround notices neighbours that came to the room's topic or left it, and renews the own profile
 // when it has become old.
 func (r *room) lookAround() {
+	r.s.mu.Lock()
+	ended := r.ended
+	r.s.mu.Unlock()
+	if ended != r.aroundIn { // it was left and joined again: everybody is new
+		r.around, r.aroundIn = nil, ended
+	}
 	var came, went []wire.DeviceID
 	now := make(map[wire.DeviceID]bool)
 	for _, d := range r.s.cfg.Gossip.Peers(r.keys.Topic) {

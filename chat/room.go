@@ -28,6 +28,7 @@ type room struct {
 	calls    chan func()
 	pub      *publisher
 
+	waiting atomic.Int64  // bytes in incoming
 	dropped atomic.Uint64 // incoming events that found the queue full
 	refused atomic.Uint64 // incoming events that only this node refused
 
@@ -38,7 +39,9 @@ type room struct {
 	tracker *tracker
 	modded  map[wire.EventID]struct{} // messages that have modifiers
 
-	around map[wire.DeviceID]bool // neighbours in the topic; belongs to the goroutine of Service.Run
+	// Neighbours in the topic, and during which run they were seen; belong to the goroutine of Service.Run.
+	around   map[wire.DeviceID]bool
+	aroundIn <-chan struct{}
 
 	// The rest belongs to the goroutine that runs the room.
 	recent  *recentEvents
@@ -64,6 +67,10 @@ const (
 	// batchEvents and batchBytes bound what is committed at once, well inside the store's bounds.
 	batchEvents = 200
 	batchBytes  = 384 << 10
+	// joinRetry is the pause after a topic could not be joined.
+	joinRetry = 5 * time.Second
+	// incomingBytes bounds what waits for a room's owner besides its number.
+	incomingBytes = 16 << 20
 	// recentSize is how many event ids are remembered without asking the store.
 	recentSize = 8192
 )
@@ -207,12 +214,8 @@ func (r *room) replay(ctx context.Context) error {
 
 // run owns the room until ctx ends.
 func (r *room) run(ctx context.Context) error {
-	err := r.s.cfg.Gossip.Join(ctx, r.keys, r.deliver)
-	if err != nil {
-		// The topic may become joinable later; until then own messages wait and sync still works.
-		r.log.Warn("joining a room's topic failed", "error", err)
-	}
 	defer r.s.cfg.Gossip.Leave(r.keys.Topic)
+	rejoin := r.joinTopic(ctx, 0)
 	var publishing sync.WaitGroup
 	publishing.Go(func() { r.pub.run(ctx) })      // ends with ctx; waited for below
 	publishing.Go(func() { r.catchUpIndex(ctx) }) // likewise
@@ -234,11 +237,26 @@ func (r *room) run(ctx context.Context) error {
 			resume = r.accept(ctx, sub)
 		case fn := <-r.calls:
 			fn()
+		case <-rejoin:
+			rejoin = r.joinTopic(ctx, joinRetry)
 		case <-ctx.Done():
 			r.flush()
 			return nil
 		}
 	}
+}
+
+// joinTopic joins the room's topic. Where that fails own messages wait, sync works all the same, and
+// the answer says when to try again.
+func (r *room) joinTopic(ctx context.Context, before time.Duration) <-chan time.Time {
+	err := r.s.cfg.Gossip.Join(ctx, r.keys, r.deliver)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	if before == 0 {
+		r.log.Warn("joining a room's topic failed; it is tried again", "error", err)
+	}
+	return time.After(joinRetry)
 }
 
 // flush answers what was still queued when the room stopped.
@@ -267,12 +285,16 @@ func (r *room) deliver(in Incoming) {
 
 // offer queues an event for the owner, or says that the queue is full.
 func (r *room) offer(in incoming) bool {
-	select {
-	case r.incoming <- in:
-		return true
-	default:
-		return false
+	size := int64(len(in.sealed.Bytes()))
+	if r.waiting.Add(size) <= incomingBytes {
+		select {
+		case r.incoming <- in:
+			return true
+		default:
+		}
 	}
+	r.waiting.Add(-size)
+	return false
 }
 
 // do runs fn in the goroutine that owns the room and waits for it.

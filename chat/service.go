@@ -51,6 +51,9 @@ type self struct {
 // tickEvery is how often the service looks for neighbours that came and events that fell due.
 const tickEvery = time.Second
 
+// epochEvery is how often old session states are made unreadable.
+const epochEvery = time.Hour
+
 // New reads the persisted state. It joins nothing and sends nothing until Run.
 func New(cfg Config) (*Service, error) {
 	if err := cfg.fill(); err != nil {
@@ -162,9 +165,13 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	close(s.started)
 	s.mu.Unlock()
-	s.running.Go(func() { s.dialogs.run(ctx) })     // ends with ctx; waited for below
-	s.running.Go(func() { s.announceSelf(ctx) })    // likewise
+	s.running.Go(func() { s.dialogs.run(ctx) })  // ends with ctx; waited for below
+	s.running.Go(func() { s.announceSelf(ctx) }) // likewise
+	if s.cfg.Relays != nil {
+		s.running.Go(func() { s.collectMail(ctx) }) // likewise
+	}
 	s.running.Go(func() { s.restoreContacts(ctx) }) // likewise
+	s.running.Go(func() { s.renewEpochs(ctx) })     // likewise
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -372,6 +379,23 @@ func (s *Service) announceSelf(ctx context.Context) {
 	}
 }
 
+// renewEpochs makes what was deleted or replaced unreadable on the disk, once an hour: session states
+// above all.
+func (s *Service) renewEpochs(ctx context.Context) {
+	tick := time.NewTicker(epochEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.store.RotateEpoch(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("erasing old session states failed; it is tried again", "error", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // restoreContacts tells the network the addresses that contacts' links carried.
 func (s *Service) restoreContacts(ctx context.Context) {
 	for _, c := range s.people.list() {
@@ -389,6 +413,10 @@ func (s *Service) Wake(reason string) {
 	select {
 	case s.dialogs.wake <- struct{}{}:
 	default: // one is under way
+	}
+	select {
+	case s.dialogs.mailWake <- struct{}{}:
+	default: // likewise
 	}
 	s.syncer.resume()
 }
