@@ -6,15 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
 
-// Join joins a public room by name, with a password or without. It takes about a tenth of a second
-// the first time, on purpose: that is what guessing names costs. Joining a joined room is no error.
+// Join joins a public room by name or by link, with a password or without. It takes about a tenth of
+// a second the first time, on purpose: that is what guessing names costs. Joining a joined room is no
+// error.
 func (s *Service) Join(ctx context.Context, name, password string) (Conversation, error) {
+	if strings.HasPrefix(name, "starling:") {
+		var err error
+		if name, err = s.followRoomLink(name, password); err != nil {
+			return Conversation{}, err
+		}
+	}
 	canonical, err := wire.CanonicalRoomName(name)
 	if err != nil {
 		return Conversation{}, fmt.Errorf("%w: %w", ErrBadName, err)
@@ -55,6 +63,32 @@ func (s *Service) Join(ctx context.Context, name, password string) (Conversation
 	s.rooms[id] = r
 	s.mu.Unlock()
 	return s.rejoin(ctx, r)
+}
+
+// followRoomLink returns the name in a link to a public room, after telling the network the addresses
+// it carries.
+func (s *Service) followRoomLink(text, password string) (name string, err error) {
+	link, err := wire.ParseLink(text)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	l, ok := link.(*wire.RoomLink)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("%w: the link is not one to a public room", ErrBadRequest)
+	case l.Network != "" && l.Network != s.cfg.Network:
+		return "", fmt.Errorf("%w: the link is for the network %q, this node is in %q", ErrConflict, l.Network, s.cfg.Network)
+	case l.Password && password == "":
+		return "", fmt.Errorf("%w: the room has a password, which the link does not carry", ErrDenied)
+	}
+	for _, addr := range l.Addresses {
+		if at := strings.LastIndex(addr, "/p2p/"); at >= 0 {
+			if dev, err := wire.ParseDeviceID(addr[at+len("/p2p/"):]); err == nil {
+				s.cfg.Direct.Hint(dev, []string{addr})
+			}
+		}
+	}
+	return l.Name, nil
 }
 
 // rejoin joins a known room; joinMu is held.
