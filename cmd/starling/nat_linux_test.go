@@ -15,7 +15,7 @@ const (
 	// volleyTime bounds the arrival of a volley. It is patience, not a target: the rows run beside each
 	// other on few cores, and a repair by sync after a loss takes seconds.
 	volleyTime = 40 * time.Second
-	// firstMessage is the target for the first message after joining.
+	// firstMessage is the target for the first message after joining, and for its answer.
 	firstMessage = 2 * time.Second
 	// pathTime bounds the wait for the label of a path: a hole punch takes a third of a second, but
 	// 15 s when it needs all of its tries.
@@ -99,18 +99,20 @@ func (row natRow) run(t *testing.T) {
 
 	a.join("lobby")
 	a.send("#lobby", "before bob came")
-	begun := time.Now()
 	b.join("lobby")
-	a.send("#lobby", "first of ada")
+	joined := time.Now()
+	a.send("#lobby", "while bob came")
 	b.send("#lobby", "first of bob")
-	a.hears(firstMessage-time.Since(begun), "first of bob")
-	b.hears(firstMessage-time.Since(begun), "first of ada")
-	t.Logf("first messages: %s and %s after joining", since(begun, a, "first of bob"), since(begun, b, "first of ada"))
+	a.hears(firstMessage-time.Since(joined), "first of bob")
+	a.send("#lobby", "answer of ada")
+	b.hears(firstMessage-time.Since(joined), "answer of ada")
+	t.Logf("first message %s, its answer %s after joining", since(joined, a, "first of bob"), since(joined, b, "answer of ada"))
+
 	awaitPath(a, b, pathTime, row.path...)
-	t.Logf("path %s after %s", a.path(b), time.Since(begun).Round(time.Millisecond))
+	t.Logf("path %s after %s", a.path(b), time.Since(joined).Round(time.Millisecond))
 	if row.direct() {
-		b.hears(volleyTime, "before bob came")
-		t.Logf("what was said before: %s after joining", since(begun, b, "before bob came"))
+		b.hears(volleyTime, "before bob came", "while bob came")
+		t.Logf("what was said before: %s after joining", since(joined, b, "before bob came"))
 	}
 	befriend(a, b)
 	talk(a, b, "before")
