@@ -21,9 +21,10 @@ const (
 	// findLimit bounds the members one lookup returns.
 	findLimit = 32
 	// findLonely and findSocial are the pauses between lookups of a room in which nobody, or
-	// somebody, is connected. A lookup costs about 4 kB.
+	// somebody, is connected. A lookup costs about 4 kB, and ten rooms are to cost an idle laptop
+	// little.
 	findLonely = 2 * time.Minute
-	findSocial = 15 * time.Minute
+	findSocial = 30 * time.Minute
 	// readyPoll is how often an empty routing table is looked at again.
 	readyPoll = 250 * time.Millisecond
 	// retryMax bounds the pause after a failed announcement: 1, 2, 4 ... 30 s.

@@ -386,3 +386,18 @@ func (l *leases) Mirrors(topic wire.TopicKey) []wire.DeviceID {
 	defer l.mu.Unlock()
 	return slices.Clone(l.kept[topic])
 }
+
+// Address implements chat.Relays.
+func (l *leases) Address(relay wire.DeviceID) string {
+	for _, info := range l.n.plan.bootstraps {
+		if info.ID != peer.ID(relay.PeerID()) {
+			continue
+		}
+		for _, a := range info.Addrs {
+			if text := a.String() + "/p2p/" + info.ID.String(); len(text) <= wire.MaxAddress {
+				return text
+			}
+		}
+	}
+	return ""
+}

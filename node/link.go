@@ -45,7 +45,6 @@ const framePrefix = 4 // bytes; see wire.AppendFrame
 
 // send queues a frame and returns once it was written, refused, or ctx ended.
 func (l *link) send(ctx context.Context, frame []byte) error {
-	o := &outgoing{frame: frame, done: make(chan error, 1)}
 	l.mu.Lock()
 	for l.bytes > 0 && l.bytes+len(frame) > l.d.queue && !l.gone {
 		if l.space == nil {
@@ -60,22 +59,9 @@ func (l *link) send(ctx context.Context, frame []byte) error {
 		}
 		l.mu.Lock()
 	}
-	if l.gone {
-		l.mu.Unlock()
-		return chat.ErrUnreachable
-	}
-	l.queue = append(l.queue, o)
-	l.bytes += len(frame)
-	writer := !l.busy
-	l.busy = true
-	ready := writer && l.alive() && !l.stale
+	o, act := l.add(frame)
 	l.mu.Unlock()
-	switch {
-	case ready:
-		l.write()
-	case writer && !l.d.start(l.connect):
-		l.fail(chat.ErrUnreachable)
-	}
+	act()
 	select {
 	case err := <-o.done:
 		return err
@@ -84,6 +70,33 @@ func (l *link) send(ctx context.Context, frame []byte) error {
 		o.left = true
 		l.mu.Unlock()
 		return fmt.Errorf("%w: %w", chat.ErrUnreachable, ctx.Err())
+	}
+}
+
+// add puts a frame into the queue. The caller holds mu, and calls act once it does not: that writes the
+// frame if nobody else does.
+func (l *link) add(frame []byte) (o *outgoing, act func()) {
+	o = &outgoing{frame: frame, done: make(chan error, 1)}
+	if l.gone {
+		o.done <- chat.ErrUnreachable
+		return o, func() {}
+	}
+	l.queue = append(l.queue, o)
+	l.bytes += len(frame)
+	if l.busy {
+		return o, func() {}
+	}
+	l.busy = true
+	if l.alive() && !l.stale {
+		return o, l.write
+	}
+	return o, l.begin
+}
+
+// begin has a stream opened or replaced, and the queue written to it. The caller made the link busy.
+func (l *link) begin() {
+	if !l.d.start(l.connect) {
+		l.fail(chat.ErrUnreachable)
 	}
 }
 
@@ -97,8 +110,8 @@ func (l *link) write() {
 		l.busy = false
 	}
 	l.mu.Unlock()
-	if more && !l.d.start(l.connect) {
-		l.fail(chat.ErrUnreachable)
+	if more {
+		l.begin()
 	}
 }
 
@@ -278,8 +291,8 @@ func (l *link) pathChanged(path chat.Path) {
 	writer := !l.busy
 	l.busy = true
 	l.mu.Unlock()
-	if writer && !l.d.start(l.connect) {
-		l.fail(chat.ErrUnreachable)
+	if writer {
+		l.begin()
 	}
 }
 
