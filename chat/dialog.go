@@ -24,7 +24,9 @@ type dialogs struct {
 	calls   chan func()
 	peers   chan peerChange
 	wake    chan struct{}
-	ended   chan struct{} // closed when run has returned
+	// mailWake makes the own mailboxes be looked into now; capacity 1.
+	mailWake chan struct{}
+	ended    chan struct{} // closed when run has returned
 
 	mu        sync.RWMutex // guards byAccount, byStream, live, and of each dialog: row, modded, and the length of out
 	byAccount map[wire.AccountID]*dialog
@@ -39,6 +41,9 @@ type dialogs struct {
 	pending   map[wire.DeviceID][]frameIn // envelopes waiting for the sender's record
 	strangers []time.Time                 // when new strangers wrote
 	typed     map[wire.AccountID]time.Time
+	relaySeen map[wire.DeviceID]time.Time // when relays were connected last
+	mailings  int                         // under way
+	troubles  map[wire.MailboxID]trouble
 }
 
 // frameIn is a frame that a device sent.
@@ -46,6 +51,8 @@ type frameIn struct {
 	from  wire.DeviceID
 	path  Path
 	frame []byte
+	// mail says that the frame lay in a mailbox: nothing but its content proves who it is from.
+	mail bool
 }
 
 // peerChange says how a device is reached now.
@@ -70,6 +77,8 @@ type dialog struct {
 	nextKnock time.Time
 	searching bool // a look-up in the directory runs
 	held      bool // they do not take more before they accept us
+	unreached bool // no path was found since they were last connected
+	mailing   bool // a batch is on its way to their mailboxes
 }
 
 // dialogRow is the state of a direct conversation that changes with every message.
@@ -106,7 +115,8 @@ func newDialogs(ctx context.Context, s *Service) (*dialogs, error) {
 		live:    make(map[MessageID]outStateRow),
 		greeted: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]bool),
 		asked: make(map[wire.DeviceID]time.Time), pending: make(map[wire.DeviceID][]frameIn),
-		typed: make(map[wire.AccountID]time.Time),
+		typed: make(map[wire.AccountID]time.Time), relaySeen: make(map[wire.DeviceID]time.Time),
+		mailWake: make(chan struct{}, 1), troubles: make(map[wire.MailboxID]trouble),
 	}
 	var err error
 	if d.sealer, err = newSealer(ctx, s); err != nil {
@@ -279,7 +289,7 @@ func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {
 		return
 	}
 	select {
-	case s.dialogs.frames <- frameIn{from, path, frame}:
+	case s.dialogs.frames <- frameIn{from: from, path: path, frame: frame}:
 	default:
 		s.log.Debug("a frame was dropped: too many are waiting")
 	}

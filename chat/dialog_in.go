@@ -90,9 +90,7 @@ func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 		// Nothing was taken: nothing is acknowledged, and the senders try again.
 		d.sealer.rollback()
 		in.lines.rollback()
-		for _, g := range d.all() {
-			d.unqueue(g, func(o *outgoingDM) bool { return slices.Contains(in.owed, o) })
-		}
+		d.forgetOwed(in)
 		if ctx.Err() == nil {
 			d.s.log.Warn("storing received direct messages failed", "error", err)
 		}
@@ -260,6 +258,9 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 		return err
 	}
 	if p == nil {
+		if f.mail && d.contactRow(in, account) == nil {
+			return errMailRefused // of a stranger only a stream can bring the keys
+		}
 		if f.mail {
 			return errNoKeys
 		}

@@ -31,6 +31,7 @@ type sealer struct {
 	own     ownKeys
 	peers   map[wire.DeviceID]*sealPeer
 	dirty   map[wire.DeviceID]*sealPeer
+	boxes   []wire.Mailbox // as the own record says
 }
 
 // ownKeys says which prekeys this device hands out.
@@ -64,7 +65,8 @@ const (
 	bucketSessions = "sessions" // device: ratchet.Set
 	bucketPrekeys  = "prekeys"  // prekey id 4: X25519 key 32, ML-KEM seed 64; "envelope": X25519 key 32
 
-	profilePrekeys = "prekeys" // ownKeys
+	profilePrekeys = "prekeys"  // ownKeys
+	envelopeName   = "envelope" // in bucketPrekeys
 
 	// prekeyUse and prekeyLife are how long a prekey is handed out and how long it still opens.
 	prekeyUse  = 7 * 24 * time.Hour
@@ -103,6 +105,11 @@ func (e *sealer) loadOwn(ctx context.Context) error {
 	if e.own, err = decodeRow[ownKeys]("prekeys", b); err != nil {
 		return err
 	}
+	record, err := wire.ParsePrekeyRecord(e.own.Record)
+	if err != nil {
+		return err
+	}
+	e.boxes = record.Mailboxes
 	for id := range e.own.Made {
 		b, err := e.s.store.GetEphemeral(ctx, bucketPrekeys, prekeyKey(id))
 		if errors.Is(err, storage.ErrNotFound) {
@@ -164,6 +171,7 @@ func (e *sealer) rotate(ctx context.Context) error {
 		Certificate: cert, Sequence: next.Sequence, Issued: now, Expires: now.Add(prekeyLife - prekeyUse),
 		Agreement: e.self.Identity, PrekeyID: next.Newest, Prekey: [32]byte(prekey.DH.PublicKey().Bytes()),
 		KEM: prekey.KEM.EncapsulationKey().Bytes(), Envelope: [32]byte(envelope.PublicKey().Bytes()),
+		Mailboxes: e.boxes,
 	}
 	if next.Record, err = record.Sign(e.s.cfg.Device.PrivateKey()); err != nil {
 		return err
@@ -189,15 +197,40 @@ func (e *sealer) rotate(ctx context.Context) error {
 	return nil
 }
 
+// move makes a new record that names other mailboxes.
+func (e *sealer) move(ctx context.Context, boxes []wire.Mailbox) error {
+	if e.own.Newest == 0 {
+		e.boxes = boxes // the first record will say so
+		return nil
+	}
+	record, err := wire.ParsePrekeyRecord(e.own.Record)
+	if err != nil {
+		return fmt.Errorf("reading the own prekeys: %w", err)
+	}
+	next := e.own
+	next.Sequence = max(e.own.Sequence+1, uint64(e.s.cfg.Clock.Now().UnixMilli()))
+	record.Sequence, record.Mailboxes = next.Sequence, boxes
+	if next.Record, err = record.Sign(e.s.cfg.Device.PrivateKey()); err != nil {
+		return err
+	}
+	var b storage.Batch
+	b.Put(bucketProfile, []byte(profilePrekeys), encodeRow(next))
+	if _, err := e.s.store.Commit(ctx, &b, storage.Durable); err != nil {
+		return fmt.Errorf("storing the own prekeys: %w", e.s.storeError(err))
+	}
+	e.own, e.boxes = next, boxes
+	return nil
+}
+
 // envelopeKey returns the key for the outer envelope of mailboxes, making it the first time.
 func (e *sealer) envelopeKey(ctx context.Context, b *storage.Batch) (*ecdh.PrivateKey, error) {
-	raw, err := e.s.store.GetEphemeral(ctx, bucketPrekeys, []byte("envelope"))
+	raw, err := e.s.store.GetEphemeral(ctx, bucketPrekeys, []byte(envelopeName))
 	if errors.Is(err, storage.ErrNotFound) {
 		raw = make([]byte, 32)
 		if _, err := io.ReadFull(e.s.cfg.Rand, raw); err != nil {
 			return nil, fmt.Errorf("reading randomness for a key: %w", err)
 		}
-		b.PutEphemeral(bucketPrekeys, []byte("envelope"), raw)
+		b.PutEphemeral(bucketPrekeys, []byte(envelopeName), raw)
 	} else if err != nil {
 		return nil, err
 	}

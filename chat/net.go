@@ -72,6 +72,8 @@ type Relays interface {
 	Relays() []wire.DeviceID
 	// Mirrors lists those of them that keep a joined topic's events now.
 	Mirrors(topic wire.TopicKey) []wire.DeviceID
+	// Address returns an address (a multiaddr text) at which others can reach a relay, or "".
+	Address(relay wire.DeviceID) string
 }
 
 // Stream is a reliable byte stream to one device. Close ends both directions; deadlines as in net.Conn.

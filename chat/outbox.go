@@ -27,6 +27,9 @@ type outgoingDM struct {
 	// What was sealed for each device in this run, to be sent again as it is.
 	copies map[wire.DeviceID]*sealedCopy
 	sends  int // since it was sealed
+
+	kept  []wire.MailboxID // where it lies
+	again bool             // some mailbox did not take it
 }
 
 // outboxRow is what the outbox keeps of a message; its text is in the record.
@@ -44,6 +47,8 @@ type outboxRow struct {
 	// content lies here.
 	Hidden  bool   `json:"hidden,omitempty"`
 	Content []byte `json:"content,omitempty"`
+	// Receipt messages are hidden ones that nobody acknowledges: they are gone once a mailbox has them.
+	Receipt bool `json:"receipt,omitempty"`
 }
 
 const (
@@ -152,12 +157,16 @@ func (d *dialogs) pump(ctx context.Context, g *dialog) {
 		g.connected = false
 		d.giveUp(ctx, g, now)
 		d.knock(ctx, g, now)
+		d.mail(ctx, g)
 		return
 	}
 	if !g.connected {
-		g.connected, g.knocks, g.nextKnock = true, 0, time.Time{}
+		g.connected, g.unreached, g.knocks, g.nextKnock = true, false, 0, time.Time{}
 		for _, o := range g.out {
 			o.next = time.Time{}
+			if o.row.State == StateStored {
+				o.next = now.Add(collectPatience)
+			}
 		}
 		g.nextTry = time.Time{}
 	}
@@ -338,7 +347,7 @@ func (d *dialogs) sent(ctx context.Context, g *dialog, o *outgoingDM, err error)
 	if !slices.Contains(g.out, o) || o.row.State == StateFailed {
 		return // acknowledged, cancelled or given up meanwhile
 	}
-	if err != nil || o.row.State == StateSent {
+	if err != nil || o.row.State.rank() >= StateSent.rank() {
 		return // the next attempt is planned already
 	}
 	o.row.State = StateSent
@@ -374,7 +383,11 @@ func (d *dialogs) knock(ctx context.Context, g *dialog, now time.Time) {
 	greeting := d.s.Greeting()
 	devices := d.s.people.devicesOf(g.account)
 	for _, dev := range devices[:min(len(devices), maxRecipients)] {
-		d.s.links.send(dev, greeting, nil) // when it works, the node reports the connection
+		d.s.links.send(dev, greeting, func(err error) { // when it works, the node reports the connection
+			if err != nil {
+				d.later(func() { d.away(ctx, g) })
+			}
+		})
 	}
 	if !g.searching {
 		g.searching = true

@@ -20,9 +20,9 @@ import (
 
 // Node is one device with its store. It can be stopped and started again.
 type Node struct {
-	Name   string
-	Store  *storage.Store
-	Config chat.Config // what Start gives to chat.New; may be changed before
+	Name    string
+	Store   *storage.Store
+	Config  chat.Config // what Start gives to chat.New; may be changed before
 	net     *Network
 	id      wire.DeviceID
 	account wire.AccountID
