@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,20 +249,20 @@ func TestForeignEventsMeanNothing(t *testing.T) {
 // deafGossip fails to join and to publish until it is told otherwise.
 type deafGossip struct {
 	chat.Gossip
-	works bool
+	works atomic.Bool
 }
 
 var errDeaf = errors.New("no network yet")
 
 func (g *deafGossip) Join(ctx context.Context, keys *wire.RoomKeys, deliver func(chat.Incoming)) error {
-	if !g.works {
+	if !g.works.Load() {
 		return errDeaf
 	}
 	return g.Gossip.Join(ctx, keys, deliver)
 }
 
 func (g *deafGossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte) error {
-	if !g.works {
+	if !g.works.Load() {
 		return errDeaf
 	}
 	return g.Gossip.Publish(ctx, topic, sealed)
@@ -291,7 +292,7 @@ func TestNetworkThatComesLater(t *testing.T) {
 		ada.Start()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		deaf.works = true
+		deaf.works.Store(true)
 		if got, err := ada.Service().WaitState(within(t, 30*time.Second), m.ID, chat.StateSent); err != nil {
 			t.Fatalf("%q, %v", got.State, err)
 		}
@@ -304,9 +305,10 @@ func TestFullDiskAcceptsNothing(t *testing.T) {
 		n := chattest.New(t, 65)
 		n.Set(wan)
 		ada, bob := n.Node("ada"), n.Node("bob")
-		free := uint64(10 << 30)
+		var free atomic.Uint64
+		free.Store(10 << 30)
 		store, err := storage.OpenMemory(storage.Options{
-			Now: ada.Now, FreeSpace: func(string) (uint64, error) { return free, nil },
+			Now: ada.Now, FreeSpace: func(string) (uint64, error) { return free.Load(), nil },
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -320,7 +322,7 @@ func TestFullDiskAcceptsNothing(t *testing.T) {
 		toBob, toAda := meet(t, ada, bob)
 		say(t, ada, room, "one")
 		delivered(t, ada, say(t, ada, toBob, "private one").ID, 10*time.Second)
-		free = 1 << 20
+		free.Store(1 << 20)
 		time.Sleep(time.Minute)
 		for _, target := range []chat.Target{room, toBob} {
 			_, err = ada.Service().Send(t.Context(), chat.SendRequest{Target: target, Text: "lost?"})
@@ -329,7 +331,7 @@ func TestFullDiskAcceptsNothing(t *testing.T) {
 		m := say(t, bob, toAda, "while full")
 		say(t, bob, room, "said while full")
 		time.Sleep(time.Minute)
-		free = 10 << 30
+		free.Store(10 << 30)
 		time.Sleep(time.Minute)
 		say(t, ada, room, "two")
 		eventually(t, 10*time.Minute, shows(t, ada, room, "one", "said while full", "two"))

@@ -196,9 +196,11 @@ func TestLinksAreBoundedAndAnswerEveryFrame(t *testing.T) {
 		}
 		// An idle link ends, and a new one begins when needed.
 		time.Sleep(2 * linkIdle)
+		l.mu.Lock()
 		if len(l.open) != 0 {
 			t.Errorf("%d links are still open", len(l.open))
 		}
+		l.mu.Unlock()
 		if !l.send(wire.DeviceID{1}, []byte("y"), nil) {
 			t.Error("an ended link takes nothing")
 		}
