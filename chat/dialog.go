@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-chat/starling/chat/wire"
@@ -20,6 +21,7 @@ type dialogs struct {
 	s *Service
 
 	frames  chan frameIn
+	waiting atomic.Int64 // bytes in frames
 	submits chan *Submission
 	calls   chan func()
 	peers   chan peerChange
@@ -99,7 +101,8 @@ type dialogRow struct {
 const (
 	// frameQueue is how many frames may wait for the owner of direct messages; more are dropped, and
 	// their senders try again.
-	frameQueue = 1024
+	frameQueue      = 1024
+	frameQueueBytes = 8 << 20
 	// frameBatch and frameBytes bound the frames taken in with one transaction.
 	frameBatch = 128
 	frameBytes = 384 << 10
@@ -288,11 +291,23 @@ func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {
 		s.takeEvent(from, frame)
 		return
 	}
-	select {
-	case s.dialogs.frames <- frameIn{from: from, path: path, frame: frame}:
-	default:
+	if !s.dialogs.offer(frameIn{from: from, path: path, frame: frame}) {
 		s.log.Debug("a frame was dropped: too many are waiting")
 	}
+}
+
+// offer queues a frame for the owner, or says that the queue is full.
+func (d *dialogs) offer(f frameIn) bool {
+	size := int64(len(f.frame))
+	if d.waiting.Add(size) <= frameQueueBytes {
+		select {
+		case d.frames <- f:
+			return true
+		default:
+		}
+	}
+	d.waiting.Add(-size)
+	return false
 }
 
 // takeEvent takes a room's event that a neighbour sent straight to us, as if it had come by gossip.

@@ -58,6 +58,7 @@ collect:
 			break collect
 		}
 	}
+	d.waiting.Add(int64(-size))
 	d.takeFrames(ctx, frames)
 }
 

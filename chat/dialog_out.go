@@ -435,7 +435,8 @@ func (d *dialogs) typing(ctx context.Context, account wire.AccountID) error {
 	return nil
 }
 
-// typing sends a signal to the room. It counts for nothing: it has no place in the device's sequence.
+// typing sends a signal to the room. It takes no place in the device's sequence: it carries the number
+// of the next stored event.
 func (r *room) typing(ctx context.Context) error {
 	now := time.Now()
 	if now.Sub(r.typed) < typingPause {
@@ -446,7 +447,8 @@ func (r *room) typing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a, err := r.compose(&chain{clock: r.chain().clock}, said{kind: wire.KindTyping, content: content}, r.s.cfg.Clock.Now())
+	next := r.chain() // a copy: what follows takes the same place
+	a, err := r.compose(&next, said{kind: wire.KindTyping, content: content}, r.s.cfg.Clock.Now())
 	if err != nil {
 		return err
 	}
