@@ -330,3 +330,72 @@ func BenchmarkOpen(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// BenchmarkSearch indexes 200,000 messages, 70 of 100 Chinese, and searches for
+// a word or pair of characters of a random one.
+func BenchmarkSearch(b *testing.B) {
+	const records = 200_000
+	s := benchStore(b)
+	st, err := s.Stream(b.Context(), "room")
+	check(b, err)
+	texts := make([]string, records)
+	for i := range texts {
+		texts[i] = benchText()
+	}
+	for n := 0; n < records; n += 1000 {
+		var batch Batch
+		for i := n; i < n+1000; i++ {
+			batch.Append(Record{Stream: st, Time: uint64(i) << 16, ID: randomID(), Value: []byte(texts[i])})
+		}
+		_, err := s.Commit(b.Context(), &batch, Relaxed)
+		check(b, err)
+	}
+	start := time.Now()
+	for i, text := range texts {
+		check(b, s.Index(b.Context(), st, uint64(i+1), text))
+	}
+	check(b, s.FlushSearch(b.Context()))
+	indexing := time.Since(start)
+	var took []time.Duration
+	for b.Loop() {
+		var x [8]byte
+		rand.Read(x[:])
+		terms := queryTerms(texts[binary.BigEndian.Uint64(x[:])%records])
+		query := terms[int(x[0])%len(terms)]
+		if x[1]&1 == 0 {
+			query += " " + terms[int(x[2])%len(terms)]
+		}
+		start := time.Now()
+		_, err := s.Search(b.Context(), query, []StreamID{st}, 50, func(r Record) bool { return TextMatches(query, string(r.Value)) })
+		took = append(took, time.Since(start))
+		check(b, err)
+	}
+	slices.Sort(took)
+	b.ReportMetric(records/indexing.Seconds(), "indexed/s")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(0, "ns/op")
+}
+
+// benchText makes a message: Chinese of 5 to 25 characters, or English of 3 to
+// 12 words, both with common and rare ones.
+func benchText() string {
+	var x [32]byte
+	rand.Read(x[:])
+	skewed := func(n int, most float64) int { // small numbers are common
+		f := float64(n) / 256
+		return int(f * f * f * most)
+	}
+	var out []rune
+	if x[0] < 179 {
+		for i := range 5 + int(x[1])%21 {
+			out = append(out, rune(0x4e00+skewed(int(x[2+i]), 4000)))
+		}
+		return string(out)
+	}
+	text := ""
+	for i := range 3 + int(x[1])%10 {
+		text += fmt.Sprintf("word%d ", skewed(int(x[2+i]), 3000))
+	}
+	return text
+}

@@ -19,7 +19,7 @@ const (
 	// blockSize is how many arrival numbers one posting covers.
 	blockSize = 2048
 	// flushPostings is how many postings wait in memory before they are written.
-	flushPostings = 48 << 10
+	flushPostings = 128 << 10
 	// flushChunk is how many postings one transaction rewrites.
 	flushChunk = 1024
 )

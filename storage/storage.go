@@ -312,7 +312,8 @@ func newStore(o Options, eng engine) *Store {
 // Close writes out what is pending, erases spent epoch keys, and releases the
 // directory. It is idempotent and returns after the store's goroutines ended.
 // Calls in progress finish or return ErrClosed; a loop over an iterator ends
-// with ErrClosed at its next step, and Close waits for that.
+// with ErrClosed at its next step, and Close waits for that: it must not be
+// called from inside such a loop.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() { s.closeErr = s.close() })
 	return s.closeErr
