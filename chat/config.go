@@ -67,7 +67,7 @@ type Limits struct {
 	// (200), such as a relay; what a relay drops beyond it comes by sync.
 	PublishRate int
 	// AuthorRate and AuthorBurst bound what is taken from one author in one room: events a second
-	// (5) and events at once (30,000).
+	// (50) and events at once (30,000).
 	AuthorRate  float64
 	AuthorBurst float64
 	// AuthorBytes bounds the bytes at once of one author in one room (64 MiB); they come back at a
@@ -98,7 +98,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Rooms: 256, IncomingQueue: 4096, SubmitQueue: 1024, PublishWindow: 512, PublishRate: 200,
-		AuthorRate: 5, AuthorBurst: 30_000, AuthorBytes: 64 << 20, Deferred: 1024,
+		AuthorRate: 50, AuthorBurst: 30_000, AuthorBytes: 64 << 20, Deferred: 1024,
 		Outbox: 10_000, OutboxBytes: 64 << 20, OutboxLife: 14 * 24 * time.Hour,
 		RequestMessages: 5, RequestBytes: 4 << 10, Strangers: 20,
 		EventLog: 16_384, EventLogBytes: 8 << 20,
