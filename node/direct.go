@@ -271,7 +271,7 @@ func (d *direct) read(s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	path := connPath(s.Conn())
+	own := connPath(s.Conn())
 	in := bufio.NewReaderSize(s, writeChunk)
 	for {
 		if in.Buffered() == 0 {
@@ -288,8 +288,9 @@ func (d *direct) read(s network.Stream) error {
 		if err != nil {
 			return err
 		}
-		if path != chat.PathRelayed {
-			path = d.paths.of(s.Conn().RemotePeer())
+		path := own
+		if own == chat.PathDirect && d.paths.of(s.Conn().RemotePeer()) == chat.PathPunched {
+			path = chat.PathPunched
 		}
 		d.handle(from, path, frame)
 		if in.Buffered() == 0 {
