@@ -176,6 +176,9 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 		}
 	}
 	if row := d.contactRow(in, account); row != nil {
+		if row.State == ContactFriend && len(d.sealer.boxes) > 0 {
+			d.tellPrekeys(f.from) // where our mailboxes are may have changed while they were away
+		}
 		known := slices.Contains(row.Devices, f.from)
 		if !known || hello.Nick != "" && row.Nick != hello.Nick {
 			if hello.Nick != "" {

@@ -238,3 +238,21 @@ func TestStrangersMailIsBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestAMailboxPlacedWhileApartIsLearntAtTheNextMeeting(t *testing.T) {
+	world(t, 57, []string{"ada", "ben"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+		ada, ben := nodes[0], nodes[1]
+		toBen, toAda := friends(t, ada, ben)
+		ada.Stop()
+		n.Relay()
+		time.Sleep(10 * time.Second)
+		ada.Start() // they meet and say nothing
+		time.Sleep(30 * time.Second)
+		ben.Stop()
+		m := say(t, ada, toBen, "later")
+		eventually(t, time.Minute, state(t, ada, m.ID, chat.StateStored))
+		ada.Stop()
+		ben.Start()
+		eventually(t, time.Minute, shows(t, ben, toAda, "hello", "hello yourself", "later"))
+	})
+}
