@@ -39,6 +39,7 @@ type Usage struct {
 	BytesOut   uint64        `json:"out"`
 	Duplicates uint64        `json:"duplicates"` // room messages that came again
 	Memory     uint64        `json:"memory"`     // resident, bytes; 0 when the system does not say
+	Messages   int           `json:"messages"`   // stored
 }
 
 // output is the adapter's side of the conversation. Lines are written in pieces: as many as wait.

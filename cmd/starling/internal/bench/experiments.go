@@ -3,6 +3,7 @@ package bench
 // experiments lists everything that is measured, in the order of the table.
 func experiments() []experiment {
 	return []experiment{
-		directExperiment(),
+		directExperiment(), roomExperiment(), hubExperiment(), storeExperiment(), millionExperiment(),
+		lifeExperiment(), idleExperiment(), catchUpExperiment(),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,10 +48,15 @@ type process struct {
 
 // start runs the adapter with arguments and waits until it is ready.
 func (s *Suite) start(ctx context.Context, args ...string) (*process, error) {
-	args = append(append([]string{}, s.Command[1:]...), append([]string{"bench", "node"}, args...)...)
+	return s.spawn(ctx, "READY ", append([]string{"bench", "node"}, args...)...)
+}
+
+// spawn runs this program with arguments until it says what begins with a prefix.
+func (s *Suite) spawn(ctx context.Context, prefix string, args ...string) (*process, error) {
 	p := &process{
-		cmd: exec.CommandContext(ctx, s.Command[0], args...), lines: make(chan string, 64),
-		done: make(chan struct{}), arrived: make(map[int]time.Time),
+		cmd:   exec.CommandContext(ctx, s.Command[0], slices.Concat(s.Command[1:], args)...),
+		lines: make(chan string, 64),
+		done:  make(chan struct{}), arrived: make(map[int]time.Time),
 	}
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+s.Dir)
 	in, err := p.cmd.StdinPipe()
@@ -67,7 +73,7 @@ func (s *Suite) start(ctx context.Context, args ...string) (*process, error) {
 		return nil, fmt.Errorf("starting an adapter: %w", err)
 	}
 	go p.read(out) // ends with the process's output; stop waits for it
-	if p.addr, err = p.answer(ctx, "READY "); err != nil {
+	if p.addr, err = p.answer(ctx, prefix); err != nil {
 		p.stop()
 		return nil, err
 	}
@@ -224,6 +230,7 @@ func (p *process) at(n int) (time.Time, bool) {
 func (p *process) stop() {
 	_ = errors.Join(p.tell("QUIT"), p.flush()) // it may be gone already
 	p.in.Close()
+	_ = p.cmd.Process.Signal(os.Interrupt) // for what does not read its input; likewise
 	timer := time.AfterFunc(endTimeout, func() { p.cmd.Process.Kill() })
 	defer timer.Stop()
 	go func() { // ends with done: nobody asks any more, and the reader must not block

@@ -88,6 +88,9 @@ func (p *product) usage() Usage {
 	if st, err := p.n.Status(context.Background()); err == nil {
 		u.BytesIn, u.BytesOut, u.Duplicates = uint64(max(st.BytesIn, 0)), uint64(max(st.BytesOut, 0)), st.Gossip.Duplicates
 	}
+	if c := p.n.Chat(); c != nil {
+		u.Messages = c.Stats().Messages
+	}
 	return u
 }
 
