@@ -63,7 +63,7 @@ func verdict(err error) (say *api.Error, code int) {
 	case errors.Is(err, node.ErrLocked), errors.Is(err, node.ErrInUse):
 		return &api.Error{Code: api.CodeConflict, Message: "another node runs on this home", Hint: "use it (other commands reach it by themselves), stop it with `starling stop`, or choose another --home"}, exitFailure
 	case errors.Is(err, node.ErrNoSpace):
-		return &api.Error{Code: api.CodeReadOnly, Message: err.Error(), Hint: "the disk is full; free some space and try again"}, exitFailure
+		return &api.Error{Code: api.CodeReadOnly, Message: "the disk is full: " + err.Error(), Hint: "or choose another disk with --home"}, exitFailure
 	case errors.Is(err, node.ErrNotWritable):
 		return &api.Error{Code: api.CodeReadOnly, Message: err.Error(), Hint: "make the directory writable, or choose another with --home"}, exitFailure
 	case errors.Is(err, syscall.EADDRINUSE):

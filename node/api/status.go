@@ -96,9 +96,17 @@ type Relay struct {
 	Error     string `json:"error,omitempty"`
 }
 
+// States of [Storage].
+const (
+	StorageOK        = "ok"
+	StorageNoHistory = "no_history" // the disk is nearly full: own messages only
+	StorageReadOnly  = "read_only"  // the disk is full: nothing is accepted
+	StorageFailed    = "failed"     // the disk failed: nothing is accepted until a restart
+)
+
 // Storage is the state of the disk.
 type Storage struct {
-	State     string `json:"state"` // ok, no_history, read_only
+	State     string `json:"state"` // see StorageOK
 	FreeBytes uint64 `json:"free_bytes"`
 	Messages  int    `json:"messages"`
 	Bytes     int64  `json:"bytes"`

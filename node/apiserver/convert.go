@@ -2,6 +2,9 @@ package apiserver
 
 import (
 	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/starling-chat/starling/chat"
@@ -155,11 +158,37 @@ func event(ev chat.Event) api.Event {
 	return out
 }
 
+// skewWorthTelling is how far this machine's clock may be off before its user should know: messages
+// further ahead than this wait at the others.
+const skewWorthTelling = 2 * time.Minute
+
 // overlay adds to the node's status what the chat service knows.
 func overlay(st *api.Status, svc *chat.Service) {
 	me, stats := svc.Me(), svc.Stats()
 	st.Account, st.Nick = text(me.Account), me.Nick
 	st.Rooms, st.Outbox, st.Gaps, st.Unread = stats.Rooms, stats.Outbox, stats.Gaps, stats.Unread
-	st.Storage = api.Storage{State: stats.StorageState, FreeBytes: stats.FreeBytes, Messages: stats.Messages, Bytes: stats.Bytes}
+	st.Storage = api.Storage{
+		State:     strings.ReplaceAll(stats.StorageState, "-", "_"),
+		FreeBytes: stats.FreeBytes, Messages: stats.Messages, Bytes: stats.Bytes,
+	}
 	st.ClockSkewMS = stats.Skew.Milliseconds()
+	st.Problems = slices.Concat(diskProblems(st.Storage), st.Problems)
+	if skew := stats.Skew.Abs(); skew > skewWorthTelling {
+		st.Problems = append(st.Problems, fmt.Sprintf("your clock and those of others differ by about %s: set this machine's time", skew.Round(time.Minute)))
+	}
+}
+
+// diskProblems says in words what a store does not accept; it comes first, since it loses messages.
+func diskProblems(s api.Storage) []string {
+	free := fmt.Sprintf("%d MiB are free", s.FreeBytes>>20)
+	switch s.State {
+	case api.StorageOK:
+		return nil
+	case api.StorageNoHistory:
+		return []string{"the disk is nearly full (" + free + "): messages of others are not kept until there is room"}
+	case api.StorageReadOnly:
+		return []string{"the disk is full (" + free + "): nothing is accepted or kept until there is room"}
+	default:
+		return []string{"the store failed: nothing is accepted; stop the node, look at its log, and run `starling check`"}
+	}
 }

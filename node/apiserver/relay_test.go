@@ -335,3 +335,14 @@ func TestSlowRequests(t *testing.T) {
 		}
 	}
 }
+
+func TestDiskProblems(t *testing.T) {
+	for state, want := range map[string]string{
+		api.StorageOK: "", api.StorageNoHistory: "nearly full (7 MiB", api.StorageReadOnly: "is full (7 MiB", api.StorageFailed: "starling check",
+	} {
+		got := strings.Join(diskProblems(api.Storage{State: state, FreeBytes: 7 << 20}), "; ")
+		if (got == "") != (want == "") || !strings.Contains(got, want) {
+			t.Errorf("%s says %q, want %q", state, got, want)
+		}
+	}
+}
