@@ -73,13 +73,13 @@ func TestRestartWithoutBootstraps(t *testing.T) {
 		cfg := Config{Self: self, Network: net, Store: store, Bootstraps: []peer.AddrInfo{at(t, boot, "/ip4/8.8.8.8/tcp/4001")}, Seed: 1}
 		f, stop := runFinder(t, cfg)
 		f.Follow(Group{Name: room})
-		net.answers[friend] = friendAt.Addrs[0].String()
+		net.up(friendAt)
 		f.Good(room, friendAt)
 		synctest.Wait()
 		stop()
 
 		net2 := newFakeNetwork()
-		net2.answers[friend] = friendAt.Addrs[0].String()
+		net2.up(friendAt)
 		cfg.Network = net2
 		f, stop = runFinder(t, cfg)
 		began := time.Now()

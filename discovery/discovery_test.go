@@ -105,6 +105,13 @@ func (n *fakeNetwork) Connected(p peer.ID) bool {
 
 func (n *fakeNetwork) LocalSubnets() []string { return n.subnets }
 
+// up makes a peer answer at its first address.
+func (n *fakeNetwork) up(info peer.AddrInfo) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[info.ID] = info.Addrs[0].String()
+}
+
 func (n *fakeNetwork) disconnect(p peer.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -157,6 +164,20 @@ type meetingPlace struct {
 	found map[Key]map[peer.ID]peer.AddrInfo
 	fail  int // the next so many announcements fail
 	tries int
+}
+
+// announcements counts the attempts to announce.
+func (p *meetingPlace) announcements() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.tries
+}
+
+// under counts who is announced under a key.
+func (p *meetingPlace) under(key Key) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.found[key])
 }
 
 // visitor is one peer's view of it.

@@ -33,14 +33,14 @@ func TestMembersMeetAtTheRendezvous(t *testing.T) {
 		if !netA.Connected(b.ID) && !netB.Connected(a.ID) {
 			t.Error("did not find each other")
 		}
-		if place.tries < 5 {
-			t.Errorf("%d announcements, want at least 5 (3 failed)", place.tries)
+		if n := place.announcements(); n < 5 {
+			t.Errorf("%d announcements, want at least 5 (3 failed)", n)
 		}
 		fa.Unfollow(room.Name)
-		tries := place.tries
+		tries := place.announcements()
 		time.Sleep(24 * time.Hour)
 		// B goes on: about one announcement every 100 minutes.
-		if more := place.tries - tries; more < 12 || more > 18 {
+		if more := place.announcements() - tries; more < 12 || more > 18 {
 			t.Errorf("%d announcements a day, want about 14", more)
 		}
 		stopA()
@@ -62,15 +62,15 @@ func TestRendezvousFollowsTheDay(t *testing.T) {
 		f.Follow(Group{Name: Key{7}, Keys: keys})
 		today := keys(time.Now())[0]
 		time.Sleep(10 * time.Second)
-		if len(place.found[today]) != 1 {
+		if place.under(today) != 1 {
 			t.Fatal("not announced under today's key")
 		}
 		time.Sleep(24*time.Hour + time.Minute)
-		if len(place.found[keys(time.Now())[0]]) != 1 {
+		if place.under(keys(time.Now())[0]) != 1 {
 			t.Error("not announced under the next day's key")
 		}
 		late := at(t, newPeer(t), "/ip4/8.8.4.4/tcp/1")
-		net.answers[late.ID] = late.Addrs[0].String()
+		net.up(late)
 		yesterday := keys(time.Now())[1]
 		place.mu.Lock()
 		if place.found[yesterday] == nil {
@@ -117,7 +117,7 @@ func TestBootstrapIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		boot := at(t, newPeer(t), "/ip4/8.8.8.8/tcp/4001")
 		net := newFakeNetwork()
-		net.answers[boot.ID] = boot.Addrs[0].String()
+		net.up(boot)
 		f, stop := runFinder(t, Config{Self: newPeer(t), Network: net, Bootstraps: []peer.AddrInfo{boot}, Seed: 1})
 		time.Sleep(time.Second)
 		if !net.Connected(boot.ID) {
@@ -142,9 +142,7 @@ func TestBootstrapIsKept(t *testing.T) {
 			t.Errorf("%d dials in an hour, want about 125", n)
 		}
 		// The machine comes back from sleep: it is tried at once.
-		net.mu.Lock()
-		net.answers[boot.ID] = boot.Addrs[0].String()
-		net.mu.Unlock()
+		net.up(boot)
 		f.Wake()
 		time.Sleep(1500 * time.Millisecond)
 		if !net.Connected(boot.ID) {
@@ -180,9 +178,7 @@ func TestLocalPeersAreDialledAtOnce(t *testing.T) {
 		f, stop := runFinder(t, Config{Self: newPeer(t), Network: net, LAN: lan, Seed: 1})
 		for i := range 20 {
 			p := at(t, newPeer(t), fmt.Sprintf("/ip4/192.168.1.%d/tcp/1", i+1))
-			net.mu.Lock()
-			net.answers[p.ID] = p.Addrs[0].String()
-			net.mu.Unlock()
+			net.up(p)
 			lan.found <- p
 		}
 		time.Sleep(10 * time.Second)
