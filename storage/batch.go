@@ -36,10 +36,7 @@ type Batch struct {
 // op is one operation of a batch.
 type op interface {
 	apply(t *tx, r *Result) error
-}
-
-// guardedOp is an operation that a guarded batch writes to the journal.
-type guardedOp interface {
+	// guard returns the form in the guard journal; code 0 means none.
 	guard(t *tx) (guardOp, error)
 }
 
@@ -160,6 +157,10 @@ type replaceOp struct {
 
 func (o *replaceOp) apply(t *tx, _ *Result) error { return t.replaceRecord(o.id, o.flags, o.value) }
 
+func (o *replaceOp) guard(*tx) (guardOp, error) {
+	return guardOp{code: guardOpReplace, id: o.id, flags: o.flags, value: o.value}, nil
+}
+
 // Remove forgets a record or stub, also in Keys and Digest. A missing one is
 // no error.
 func (b *Batch) Remove(id ID) { b.add(64, removeOp(id)) }
@@ -170,6 +171,8 @@ func (o removeOp) apply(t *tx, _ *Result) error {
 	_, err := t.removeRecord(ID(o))
 	return err
 }
+
+func (o removeOp) guard(*tx) (guardOp, error) { return guardOp{code: guardOpRemove, id: ID(o)}, nil }
 
 // Put sets a key of a bucket. Buckets need not be created.
 func (b *Batch) Put(bucket string, key, value []byte) { b.put(kindBucket, bucket, key, value) }
@@ -221,6 +224,13 @@ func (o *putOp) apply(t *tx, _ *Result) error {
 	return nil
 }
 
+func (o *putOp) guard(*tx) (guardOp, error) {
+	if o.value == nil {
+		return guardOp{code: guardOpDelete, value: o.key}, nil
+	}
+	return guardOp{code: guardOpPut, key: o.key, value: o.value}, nil
+}
+
 // Schedule puts an item into a queue under its due time (to the millisecond),
 // or moves it there and replaces its value if the queue has it already. Queues
 // need not be created.
@@ -256,6 +266,10 @@ type unscheduleOp struct {
 
 func (o *unscheduleOp) apply(t *tx, _ *Result) error { return t.unschedule(o.queue, o.id) }
 
+func (o *unscheduleOp) guard(*tx) (guardOp, error) {
+	return guardOp{code: guardOpUnschedule, name: o.queue, id: o.id}, nil
+}
+
 // MarkComplete notes that the stream holds every record of the interval that
 // anybody has. Adjacent intervals join. An empty interval changes nothing.
 func (b *Batch) MarkComplete(s StreamID, iv Interval) {
@@ -271,6 +285,9 @@ type completeOp struct {
 
 func (o *completeOp) apply(t *tx, _ *Result) error { return t.complete(o.stream, o.Interval) }
 
+// guard leaves the interval out: forgetting it only costs a repeated sync.
+func (o *completeOp) guard(*tx) (guardOp, error) { return guardOp{}, nil }
+
 // Acknowledge drops records from the guard journal, because somebody else has
 // them now. The records themselves stay.
 func (b *Batch) Acknowledge(ids ...ID) {
@@ -284,8 +301,10 @@ func (o acknowledgeOp) apply(t *tx, _ *Result) error {
 	return nil
 }
 
-// Guard marks the batch as holding the user's own words: its appends and
-// schedules are also written to the guard journal (the last 64 such batches),
-// from which Open puts them back should the database have lost them. For
-// durable batches; costs a second small write beside the first.
+func (o acknowledgeOp) guard(*tx) (guardOp, error) { return guardOp{}, nil }
+
+// Guard marks the batch as holding the user's own words: it is also written to
+// the guard journal (the last 64 such batches), from which Open puts it back
+// should the database have lost it. For durable batches; costs a second small
+// write beside the first.
 func (b *Batch) Guard() { b.guarded = true }

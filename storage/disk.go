@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -350,31 +351,35 @@ func (s *Store) recover(ctx context.Context) error {
 }
 
 // replayGuard puts back guarded batches that the database does not have: those
-// after its last commit, and those whose records are missing though nobody
-// removed them.
+// after its last commit whole, of the others the records that are missing
+// though nobody removed them.
 func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
 	entries := s.disk.guard.live
 	s.disk.guard.live = nil
 	var rest []guardEntry
 	for _, e := range entries {
 		missing := e.seq > seq
-		have, err := s.Has(ctx, e.ids)
-		if err != nil {
-			return err
-		}
-		for _, ok := range have {
-			missing = missing || !ok
+		if !missing {
+			if e = e.lasting(); len(e.ops) == 0 {
+				continue
+			}
+			have, err := s.Has(ctx, e.ids)
+			if err != nil {
+				return err
+			}
+			missing = slices.Contains(have, false)
 		}
 		if !missing {
 			rest = append(rest, e)
 			continue
 		}
-		if err := s.replay(ctx, e.ops); err != nil {
-			if errors.Is(err, ErrNoSpace) {
-				s.log.Warn("no room to put back own messages; they stay in the guard journal")
-				rest = append(rest, e)
-				continue
-			}
+		err := s.replay(ctx, e.ops)
+		if errors.Is(err, ErrNoSpace) {
+			s.log.Warn("no room to put back own messages; they stay in the guard journal")
+			s.disk.guard.live = entries // nobody writes while there is no room
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		s.recovery.Replayed++
@@ -382,10 +387,7 @@ func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
 	// The committer owns the journal; replay has answered, so it is idle.
 	return s.update(ctx, Relaxed, func(*tx) error {
 		s.disk.guard.live = append(rest, s.disk.guard.live...)
-		if s.recovery.Replayed == 0 {
-			return nil
-		}
-		return s.disk.guard.rewrite() // without the old entries of what was replayed
+		return s.disk.guard.tidy()
 	})
 }
 
@@ -414,11 +416,12 @@ func (s *Store) writeGuard(t *tx) error {
 	}
 	g := s.disk.guard
 	if g.grown() {
-		if err := g.rewrite(); err != nil {
+		// What the rewrite leaves out must be in the database for certain.
+		if err := errors.Join(s.eng.sync(), g.rewrite()); err != nil {
 			return err
 		}
 	}
-	return g.write(s.seq+1, t.survivors(), t.release)
+	return g.write(s.seq+1, t.guard, t.release, t.removed)
 }
 
 // rewriteGuard seals the journal under the present epoch key.
@@ -467,7 +470,7 @@ func (s *Store) closeDisk() error {
 	err := d.engine.close()
 	d.engine = nil
 	if err == nil && s.failed.Load() == nil {
-		err = s.markClosed()
+		err = errors.Join(d.guard.tidy(), s.markClosed())
 	}
 	return errors.Join(err, d.release())
 }

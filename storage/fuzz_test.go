@@ -93,6 +93,11 @@ func FuzzGuardOps(f *testing.F) {
 	for _, o := range []guardOp{
 		{code: guardOpAppend, name: "room", at: 1, id: testID(1), flags: 2, expires: 3, value: []byte("v")},
 		{code: guardOpSchedule, name: "outbox", at: 5, id: testID(2)},
+		{code: guardOpUnschedule, name: "outbox", id: testID(2)},
+		{code: guardOpReplace, id: testID(3), flags: 1, value: []byte("v")},
+		{code: guardOpRemove, id: testID(3)},
+		{code: guardOpPut, key: namedKey(kindBucket, "b", []byte("k")), value: []byte("v")},
+		{code: guardOpDelete, value: namedKey(kindEphemeral, "b", nil)},
 	} {
 		ops = appendGuardOp(ops, o)
 	}

@@ -533,3 +533,79 @@ func repairChild(t *testing.T, dir string, offset int64, w *world) {
 		t.Errorf("offset %d: after repair: %+v, %v", offset, out, err)
 	}
 }
+
+// TestGuardWhole: a guarded batch that the database lost comes back whole, and
+// one that it has leaves only the user's words in the journal.
+func TestGuardWhole(t *testing.T) {
+	live := memoryDir(t)
+	s := mustOpen(t, testOptions(live))
+	w := fillWorld(t, s, 9) // nothing guarded
+	before := filepath.Join(memoryDir(t), "copy")
+	copyDir(t, live, before)
+	var b Batch
+	b.Append(Record{Stream: w.Stream, Time: 1 << 40, ID: testID(500), Value: []byte("own words")})
+	b.Replace(testID(1), 2, []byte("edited"))
+	b.Remove(testID(2))
+	b.Put("bucket", []byte("new"), []byte("value"))
+	b.Delete("bucket", []byte("3"))
+	b.PutEphemeral("secret", []byte("0"), []byte("next state"))
+	b.Schedule("queue", fromMillis(77), testID(500), []byte("to send"))
+	b.Unschedule("queue", testID(4))
+	b.Guard()
+	if _, err := s.Commit(t.Context(), &b, Durable); err != nil {
+		t.Fatal(err)
+	}
+	// The directory before the batch, with the side files after it.
+	for _, name := range []string{guardName, headFileName} {
+		if err := copySparse(filepath.Join(live, name), filepath.Join(before, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{live, before} {
+		lost := dir == before
+		if !lost {
+			mustClose(t, s)
+		}
+		s := mustOpen(t, testOptions(dir))
+		s.background.Wait()
+		if r := s.State().Recovery; lost && (r.Lost != 1 || r.Replayed != 1) || !lost && r != (Recovery{}) {
+			t.Fatalf("lost %v: recovery %+v", lost, r)
+		}
+		own, err := s.Get(t.Context(), testID(500))
+		if err != nil || string(own.Value) != "own words" {
+			t.Fatalf("lost %v: own record %q, %v", lost, own.Value, err)
+		}
+		edited, err := s.Get(t.Context(), testID(1))
+		if err != nil || string(edited.Value) != "edited" || edited.Flags != 2 {
+			t.Fatalf("lost %v: replaced record %+v, %v", lost, edited, err)
+		}
+		state, err := s.GetEphemeral(t.Context(), "secret", []byte("0"))
+		if err != nil || string(state) != "next state" {
+			t.Fatalf("lost %v: state %q, %v", lost, state, err)
+		}
+		value, err := s.GetBucket(t.Context(), "bucket", []byte("new"))
+		if err != nil || string(value) != "value" {
+			t.Fatalf("lost %v: value %q, %v", lost, value, err)
+		}
+		item, err := s.QueueItem(t.Context(), "queue", testID(500))
+		if err != nil || item.Due != fromMillis(77) {
+			t.Fatalf("lost %v: item %+v, %v", lost, item, err)
+		}
+		_, e1 := s.Get(t.Context(), testID(2))
+		_, e2 := s.GetBucket(t.Context(), "bucket", []byte("3"))
+		_, e3 := s.QueueItem(t.Context(), "queue", testID(4))
+		if !errors.Is(e1, ErrNotFound) || !errors.Is(e2, ErrNotFound) || !errors.Is(e3, ErrNotFound) {
+			t.Fatalf("lost %v: what was removed is there: %v, %v, %v", lost, e1, e2, e3)
+		}
+		mustClose(t, s)
+		s = mustOpen(t, testOptions(dir))
+		if n := len(s.disk.guard.live); n != 1 {
+			t.Fatalf("lost %v: %d entries in the journal", lost, n)
+		}
+		ops, err := parseGuardOps(s.disk.guard.live[0].ops)
+		if err != nil || len(ops) != 2 {
+			t.Fatalf("lost %v: the journal keeps %d operations, %v", lost, len(ops), err)
+		}
+		mustClose(t, s)
+	}
+}

@@ -20,6 +20,7 @@ type guardFile struct {
 	live  []guardEntry // what a rewrite keeps, oldest first
 	size  int64
 	dirty bool // appended to since the last sync
+	stale bool // holds more than live: a rewrite would make it smaller
 }
 
 const (
@@ -49,43 +50,40 @@ func openGuard(dir string, s *sealer, torn bool) (g *guardFile, damaged bool, er
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return g, false, g.rewrite()
-	case errors.Is(err, ErrCorrupt):
-		damaged = true
+	case errors.Is(err, ErrCorrupt): // far too long: not ours
+		return g, true, g.rewrite()
 	case err != nil:
 		return nil, false, err
-	default:
-		damaged = g.load(b, torn)
 	}
+	damaged = g.load(b, torn)
 	g.f, err = os.OpenFile(g.path, os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, damaged, err
-	}
-	return g, damaged, g.rewrite()
+	return g, damaged, err
 }
 
-// load fills live from the content of the file.
+// load fills live from the content of the file, and size with where its last
+// whole entry ends.
 func (g *guardFile) load(b []byte, torn bool) (damaged bool) {
 	if len(b) < len(guardMagic) || string(b[:len(guardMagic)]) != guardMagic {
+		g.stale = true
 		return true
 	}
-	b = b[len(guardMagic):]
-	for len(b) > 0 {
-		if len(b) < 4 {
+	g.size = int64(len(guardMagic))
+	for rest := b[g.size:]; len(rest) > 0; rest = b[g.size:] {
+		g.stale = true
+		if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
 			return damaged || !torn
 		}
-		n := binary.BigEndian.Uint32(b)
-		if b = b[4:]; uint64(n) > uint64(len(b)) {
-			return damaged || !torn
-		}
-		sealed := b[:n]
-		b = b[n:]
-		plain, err := g.s.openGuard(sealed)
+		n := 4 + int64(binary.BigEndian.Uint32(rest))
+		plain, err := g.s.openGuard(rest[4:n])
 		if err == nil {
 			err = g.take(plain)
 		}
-		if err != nil && !(torn && len(b) == 0) {
-			damaged = true
+		last := n == int64(len(rest))
+		if err != nil && torn && last {
+			return damaged
 		}
+		damaged = damaged || err != nil
+		g.size += n
 	}
 	return damaged
 }
@@ -123,7 +121,7 @@ func (g *guardFile) keep(e guardEntry) {
 func (g *guardFile) forget(id ID) (found bool) {
 	for i, e := range g.live {
 		if slices.Contains(e.ids, id) {
-			g.live[i], found = e.without(id), true
+			g.live[i], found = e.without(func(o guardOp) bool { return o.id == id }), true
 		}
 	}
 	if found {
@@ -133,7 +131,8 @@ func (g *guardFile) forget(id ID) (found bool) {
 }
 
 // write appends the entries and releases of a transaction, without a sync.
-func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID) error {
+// removed tells which records the transaction itself removes again.
+func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID, removed func(ID) bool) error {
 	var out []byte
 	var gone []byte
 	for _, id := range release {
@@ -147,7 +146,10 @@ func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID) error 
 	for _, e := range entries {
 		e.seq = seq
 		out = g.frame(out, e.plain())
-		g.keep(e)
+		// A rewrite comes after the commit at the earliest.
+		if e = e.without(func(o guardOp) bool { return removed(o.id) }); len(e.ops) > 0 {
+			g.keep(e)
+		}
 	}
 	if len(out) == 0 {
 		return nil
@@ -156,7 +158,7 @@ func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID) error 
 		return fmt.Errorf("writing the guard journal: %w", err)
 	}
 	g.size += int64(len(out))
-	g.dirty = true
+	g.dirty, g.stale = true, true
 	return nil
 }
 
@@ -228,8 +230,17 @@ func (g *guardFile) rewrite() error {
 	if err != nil {
 		return err
 	}
-	g.f, g.size, g.dirty = f, int64(len(out)), false
+	g.f, g.size, g.dirty, g.stale = f, int64(len(out)), false, false
 	return nil
+}
+
+// tidy rewrites the file if it holds anything that live does not: batches whole,
+// where only the user's words last.
+func (g *guardFile) tidy() error {
+	if !g.stale {
+		return nil
+	}
+	return g.rewrite()
 }
 
 func (g *guardFile) close() error {

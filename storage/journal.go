@@ -9,30 +9,34 @@ import (
 // guardEntries is how many guarded batches the journal keeps.
 const guardEntries = 64
 
-// guardEntry is a guarded batch in the journal: its appends and schedules.
+// guardEntry is a guarded batch in the journal.
 type guardEntry struct {
 	seq uint64 // commit number of the batch
 	ids []ID   // records it appended
 	ops []byte // encoded operations
 }
 
-// Operation codes inside a guard entry.
+// Operation codes inside a guard entry, and what follows them.
 const (
-	guardOpAppend   = 'a' // name, time8, id32, flags1, expires8, value
-	guardOpSchedule = 's' // queue, due8, id32, value
+	guardOpAppend     = 'a' // stream name, time8, id32, flags1, expires8, value
+	guardOpSchedule   = 's' // queue, due8, id32, value
+	guardOpUnschedule = 'u' // queue, id32
+	guardOpReplace    = 'r' // id32, flags1, value
+	guardOpRemove     = 'm' // id32
+	guardOpPut        = 'p' // length2, database key, value
+	guardOpDelete     = 'd' // database key
 )
 
 // guardBatch notes a batch for the journal.
 func (t *tx) guardBatch(ops []op) error {
 	var e guardEntry
 	for _, o := range ops {
-		o, ok := o.(guardedOp)
-		if !ok {
-			continue
-		}
 		g, err := o.guard(t)
 		if err != nil {
 			return err
+		}
+		if g.code == 0 {
+			continue
 		}
 		if g.code == guardOpAppend {
 			e.ids = append(e.ids, g.id)
@@ -45,16 +49,22 @@ func (t *tx) guardBatch(ops []op) error {
 	return nil
 }
 
-// without returns the entry without the append of a record. An entry that has
-// no append left is empty: its schedules went with the records.
-func (e guardEntry) without(id ID) guardEntry {
+// lasting returns what the journal keeps of an entry once its commit is in the
+// database: the user's words. Other values would be out of date, and ratchet
+// states must not be kept at all.
+func (e guardEntry) lasting() guardEntry { return e.without(func(guardOp) bool { return false }) }
+
+// without returns the appends and schedules of an entry but for those that
+// drop selects. An entry that has no append left is empty: its schedules went
+// with the records.
+func (e guardEntry) without(drop func(guardOp) bool) guardEntry {
 	list, err := parseGuardOps(e.ops)
 	if err != nil {
 		return guardEntry{} // encoded by us: cannot happen
 	}
 	out := guardEntry{seq: e.seq}
 	for _, o := range list {
-		if o.id == id {
+		if o.code != guardOpAppend && o.code != guardOpSchedule || drop(o) {
 			continue
 		}
 		if o.code == guardOpAppend {
@@ -74,21 +84,10 @@ func appendGuardOp(ops []byte, o guardOp) []byte {
 	return append(ops, b...)
 }
 
-// survivors returns the guarded batches of the transaction without the records
-// that a later operation of the same transaction removed.
-func (t *tx) survivors() []guardEntry {
-	out := make([]guardEntry, 0, len(t.guard))
-	for _, e := range t.guard {
-		for _, id := range e.ids {
-			if w, ok := t.pending[string(idKey(id))]; ok && w.plain == nil {
-				e = e.without(id)
-			}
-		}
-		if len(e.ops) > 0 {
-			out = append(out, e)
-		}
-	}
-	return out
+// removed tells whether the transaction ends with the record removed.
+func (t *tx) removed(id ID) bool {
+	w, ok := t.pending[string(idKey(id))]
+	return ok && w.plain == nil
 }
 
 // guardAppend describes an append. It names the stream, because the entry that
@@ -107,7 +106,8 @@ func (t *tx) guardAppend(r *appendOp) (guardOp, error) {
 	}, nil
 }
 
-// guardOp is one decoded operation of a journal entry.
+// guardOp is one operation of a journal entry; which fields count depends on
+// the code.
 type guardOp struct {
 	code    byte
 	name    string // of the stream or queue
@@ -115,6 +115,7 @@ type guardOp struct {
 	id      ID
 	flags   uint8
 	expires uint64
+	key     []byte
 	value   []byte
 }
 
@@ -126,7 +127,7 @@ func parseGuardOps(b []byte) ([]guardOp, error) {
 			return nil, fmt.Errorf("guard entry ends early: %w", ErrCorrupt)
 		}
 		n := binary.BigEndian.Uint32(b)
-		if b = b[4:]; uint64(n) > uint64(len(b)) || n < 2 {
+		if b = b[4:]; uint64(n) > uint64(len(b)) || n == 0 {
 			return nil, fmt.Errorf("guard operation of %d bytes: %w", n, ErrCorrupt)
 		}
 		o, err := parseGuardOp(b[:n])
@@ -140,32 +141,95 @@ func parseGuardOps(b []byte) ([]guardOp, error) {
 }
 
 func parseGuardOp(b []byte) (guardOp, error) {
-	code, n := b[0], int(b[1])
-	if b = b[2:]; n == 0 || n > MaxNameSize || len(b) < n+40 {
-		return guardOp{}, fmt.Errorf("guard operation too short: %w", ErrCorrupt)
+	o := guardOp{code: b[0]}
+	r := guardReader{b: b[1:]}
+	switch o.code {
+	case guardOpAppend:
+		o.name, o.at, o.id = r.name(), r.uint64(), r.id()
+		o.flags, o.expires = r.byte(), r.uint64()
+	case guardOpSchedule:
+		o.name, o.at, o.id = r.name(), r.uint64(), r.id()
+	case guardOpUnschedule:
+		o.name, o.id = r.name(), r.id()
+	case guardOpReplace:
+		o.id, o.flags = r.id(), r.byte()
+	case guardOpRemove:
+		o.id = r.id()
+	case guardOpPut:
+		o.key = r.take(int(r.byte())<<8 | int(r.byte()))
+		r.bucketKey(o.key)
+	case guardOpDelete:
+		r.bucketKey(r.b)
+	default:
+		r.short = true
 	}
-	o := guardOp{
-		code: code, name: string(b[:n]),
-		at: binary.BigEndian.Uint64(b[n:]), id: ID(b[n+8 : n+40]), value: b[n+40:],
-	}
+	o.value = r.b
 	switch {
-	case code == guardOpSchedule:
-		return o, nil
-	case code == guardOpAppend && len(o.value) >= 9:
-		o.flags, o.expires = o.value[0], binary.BigEndian.Uint64(o.value[1:])
-		o.value = o.value[9:]
-		return o, nil
+	case r.short:
+		return guardOp{}, fmt.Errorf("guard operation %q is malformed: %w", o.code, ErrCorrupt)
+	case len(o.value) > 0 && (o.code == guardOpUnschedule || o.code == guardOpRemove):
+		return guardOp{}, fmt.Errorf("guard operation %q is too long: %w", o.code, ErrCorrupt)
 	}
-	return guardOp{}, fmt.Errorf("guard operation %q is not known: %w", code, ErrCorrupt)
+	return o, nil
+}
+
+// guardReader takes fields off a guard operation; short tells that it ended
+// too early.
+type guardReader struct {
+	b     []byte
+	short bool
+}
+
+func (r *guardReader) take(n int) []byte {
+	if n > len(r.b) {
+		r.short = true
+		return make([]byte, n)
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *guardReader) byte() byte     { return r.take(1)[0] }
+func (r *guardReader) uint64() uint64 { return binary.BigEndian.Uint64(r.take(8)) }
+func (r *guardReader) id() ID         { return ID(r.take(32)) }
+
+func (r *guardReader) name() string {
+	n := int(r.byte())
+	r.short = r.short || n == 0 || n > MaxNameSize
+	return string(r.take(n))
+}
+
+// bucketKey checks that a database key is one of a bucket.
+func (r *guardReader) bucketKey(k []byte) {
+	r.short = r.short || len(k) < 3 || k[0] != kindBucket && k[0] != kindEphemeral ||
+		k[1] == 0 || k[1] > MaxNameSize || len(k) < 2+int(k[1]) || len(k) > 2+int(k[1])+MaxKeySize
 }
 
 // encode is the inverse of parseGuardOp.
 func (o guardOp) encode() []byte {
-	out := namedKey(o.code, o.name, be64(o.at))
-	out = append(out, o.id[:]...)
-	if o.code == guardOpAppend {
-		out = append(out, o.flags)
+	out := []byte{o.code}
+	named := func() { out = append(append(out, byte(len(o.name))), o.name...) }
+	switch o.code {
+	case guardOpAppend:
+		named()
+		out = binary.BigEndian.AppendUint64(out, o.at)
+		out = append(append(out, o.id[:]...), o.flags)
 		out = binary.BigEndian.AppendUint64(out, o.expires)
+	case guardOpSchedule:
+		named()
+		out = binary.BigEndian.AppendUint64(out, o.at)
+		out = append(out, o.id[:]...)
+	case guardOpUnschedule:
+		named()
+		out = append(out, o.id[:]...)
+	case guardOpReplace:
+		out = append(append(out, o.id[:]...), o.flags)
+	case guardOpRemove:
+		out = append(out, o.id[:]...)
+	case guardOpPut:
+		out = binary.BigEndian.AppendUint16(out, uint16(len(o.key)))
+		out = append(out, o.key...)
 	}
 	return append(out, o.value...)
 }
@@ -182,7 +246,8 @@ func guardIDs(ops []byte) ([]ID, error) {
 	return ids, err
 }
 
-// replay commits a journal entry again.
+// replay commits a journal entry again. It is the whole batch if the database
+// lost the commit; the journal holds no more than the lasting part otherwise.
 func (s *Store) replay(ctx context.Context, ops []byte) error {
 	list, err := parseGuardOps(ops)
 	if err != nil {
@@ -190,10 +255,18 @@ func (s *Store) replay(ctx context.Context, ops []byte) error {
 	}
 	b := new(Batch)
 	for _, o := range list {
-		if o.code == guardOpSchedule {
-			b.Schedule(o.name, fromMillis(o.at), o.id, o.value)
-			continue
+		if err := s.addGuardOp(ctx, b, o); err != nil {
+			return err
 		}
+	}
+	b.Guard()
+	_, err = s.Commit(ctx, b, Durable)
+	return err
+}
+
+func (s *Store) addGuardOp(ctx context.Context, b *Batch, o guardOp) error {
+	switch o.code {
+	case guardOpAppend:
 		st, err := s.Stream(ctx, o.name)
 		if err != nil {
 			return err
@@ -202,8 +275,22 @@ func (s *Store) replay(ctx context.Context, ops []byte) error {
 			Stream: st, Time: o.at, ID: o.id, Flags: o.flags,
 			Expires: fromExpiry(o.expires), Value: o.value,
 		})
+	case guardOpSchedule:
+		b.Schedule(o.name, fromMillis(o.at), o.id, o.value)
+	case guardOpUnschedule:
+		b.Unschedule(o.name, o.id)
+	case guardOpReplace:
+		// What it replaces may be lost with the rest.
+		if have, err := s.Has(ctx, []ID{o.id}); err != nil || !have[0] {
+			return err
+		}
+		b.Replace(o.id, o.flags, o.value)
+	case guardOpRemove:
+		b.Remove(o.id)
+	case guardOpPut:
+		b.add(len(o.key)+len(o.value), &putOp{o.key, append([]byte{}, o.value...)})
+	case guardOpDelete:
+		b.add(len(o.value), &putOp{o.value, nil})
 	}
-	b.Guard()
-	_, err = s.Commit(ctx, b, Durable)
-	return err
+	return nil
 }
