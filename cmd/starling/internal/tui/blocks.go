@@ -161,6 +161,9 @@ func (p *painter) view(r *room, width, height int) []string {
 	r.unreadAt = r.firstUnread()
 	out := make([]string, height)
 	row := height
+	if len(r.entries) == 0 {
+		out[height-1] = p.theme.dim.paint(p.t("empty"))
+	}
 	i, skip := len(r.entries)-1, 0
 	if !r.following {
 		i, skip = min(r.bottom, i), r.skip

@@ -258,9 +258,8 @@ func (m *model) refill(id string) tea.Cmd {
 	case r.following || len(r.entries) == 0:
 		return m.loadNewest(*c)
 	}
-	return m.loadAround(*c, r.entries[min(r.bottom, len(r.entries)-1)].msg.ID, func(r *room, i int) {
-		r.bottom, r.skip = i, 0
-	})
+	skip := r.skip
+	return m.loadAround(*c, r.entries[min(r.bottom, len(r.entries)-1)].msg.ID, func(r *room, i int) { r.bottom, r.skip = i, skip })
 }
 
 func (m *model) loadOlder() tea.Cmd {

@@ -79,6 +79,7 @@ func (m *model) standing(state string) string {
 // in each. "cmd" keys are the commands' help: the form, a tab, and what it does.
 var phrases = map[string][2]string{
 	"no conversation": {"no conversation yet: type /join #lobby", "还没有会话：输入 /join #lobby"},
+	"empty":           {"nothing was said here yet", "这里还没有消息"},
 	"loading":         {"loading…", "正在加载…"},
 	"beginning":       {"the beginning of what is here", "本机记录的开头"},
 	"new messages":    {"new", "新消息"},

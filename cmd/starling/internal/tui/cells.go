@@ -21,15 +21,43 @@ const (
 
 // width is the number of cells of a styled string.
 func (w metric) width(s string) int {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return ansi.Method(w).StringWidth(s)
+	cells := 0
+	for at := 0; at < len(s); {
+		if n := sequence(s[at:]); n > 0 {
+			at += n
+			continue
+		}
+		c, n := w.first(s[at:])
+		cells += n
+		at += len(c)
+	}
+	return cells
+}
+
+// sequence is the length of the escape sequence that s begins with, as styles and hyperlinks have
+// them; 0 for none.
+func sequence(s string) int {
+	if len(s) < 2 || s[0] != '\x1b' {
+		return 0
+	}
+	switch s[1] {
+	case '[':
+		for i := 2; i < len(s); i++ {
+			if s[i] >= '@' && s[i] <= '~' {
+				return i + 1
+			}
+		}
+	case ']':
+		if end := strings.Index(s, "\x1b\\"); end > 0 {
+			return end + 2
 		}
 	}
 	return len(s)
 }
 
-// first splits the first grapheme cluster off plain text.
+// first splits the first grapheme cluster off plain text. Where terminals that count code points may
+// take more cells than the renderer believes, for the spacing marks of Indic scripts, it gives the
+// larger number: a line may then look short, and never runs over its end.
 func (w metric) first(s string) (cluster string, cells int) {
 	if s[0] < utf8.RuneSelf && (len(s) == 1 || s[1] < utf8.RuneSelf) {
 		if s[0] < ' ' {
@@ -37,28 +65,60 @@ func (w metric) first(s string) (cluster string, cells int) {
 		}
 		return s[:1], 1
 	}
-	return ansi.FirstGraphemeCluster(s, ansi.Method(w))
+	cluster, cells = ansi.FirstGraphemeCluster(s, ansi.Method(w))
+	if w == byRune && len(cluster) > utf8.UTFMax {
+		cells = max(cells, runeCells(cluster))
+	}
+	return cluster, cells
+}
+
+// runeCells adds up what the code points of a cluster take on a terminal that knows no clusters.
+// Emoji that are joined or toned are not among them: settle takes those apart.
+func runeCells(cluster string) (cells int) {
+	for i, r := range cluster {
+		switch {
+		case unicode.Is(unicode.Mc, r):
+			cells++
+		case i == 0 || unicode.In(r, unicode.Devanagari, unicode.Bengali, unicode.Gujarati, unicode.Malayalam, unicode.Oriya, unicode.Telugu):
+			cells += ansi.WcWidth.StringWidth(string(r)) // a consonant joined to the one before
+		}
+	}
+	return cells
 }
 
 // fit cuts or pads a styled string to exactly n cells.
 func (w metric) fit(s string, n int) string {
-	if n <= 0 {
-		return ""
-	}
-	have := w.width(s)
-	if have > n {
-		s = ansi.Method(w).Truncate(s, n, "…")
-		have = w.width(s)
-	}
-	return s + spaces(n-have)
+	s = w.cut(s, n)
+	return s + spaces(n-w.width(s))
 }
 
-// cut shortens a styled string to at most n cells.
+// cut shortens a styled string to at most n cells. Sequences behind the cut stay, since they end
+// styles.
 func (w metric) cut(s string, n int) string {
-	if w.width(s) <= n {
+	if len(s) <= n || w.width(s) <= n {
 		return s
 	}
-	return ansi.Method(w).Truncate(s, max(n, 0), "…")
+	var b strings.Builder
+	cells, full := 0, n <= 0
+	for at := 0; at < len(s); {
+		if size := sequence(s[at:]); size > 0 {
+			b.WriteString(s[at : at+size])
+			at += size
+			continue
+		}
+		c, wide := w.first(s[at:])
+		at += len(c)
+		switch {
+		case full:
+		case cells+wide > n-1:
+			full = true
+			b.WriteString("…")
+		default:
+			cells += wide
+			b.WriteString(c)
+		}
+	}
+	return b.String()
 }
 
 // right pads a styled string at its left to n cells, or cuts it.
@@ -123,6 +183,7 @@ func (w metric) settle(s string) string {
 }
 
 func (w metric) settleCluster(c string, cells int) string {
+	c, long := firstRunes(c, maxClusterRunes)
 	if w == byRune {
 		c = strings.Map(func(r rune) rune {
 			switch {
@@ -136,20 +197,34 @@ func (w metric) settleCluster(c string, cells int) string {
 		if c == "" {
 			return ""
 		}
+	}
+	if long || w == byRune {
 		cells = w.width(c)
 	}
-	if cells == 0 {
-		return dottedRing + c // a mark without anything to stand on
+	if first, _ := utf8.DecodeRuneInString(c); cells == 0 || unicode.In(first, unicode.M) {
+		c = dottedRing + c // a mark without anything to stand on
+		cells = w.width(c)
 	}
-	for n := utf8.RuneCountInString(c); n > maxClusterRunes || cells > maxClusterCells && w.oneCluster(c); n-- {
+	for cells > maxClusterCells && w.oneCluster(c) {
 		_, size := utf8.DecodeLastRuneInString(c)
-		c = c[:len(c)-size]
-		if n-1 <= maxClusterRunes && w.width(c) <= maxClusterCells {
-			return c + string(utf8.RuneError)
-		}
+		c, long = c[:len(c)-size], true
 		cells = w.width(c)
+	}
+	if long {
+		c += string(utf8.RuneError)
 	}
 	return c
+}
+
+// firstRunes cuts s after n code points, and says whether it did.
+func firstRunes(s string, n int) (string, bool) {
+	for i := range s {
+		if n == 0 {
+			return s[:i], true
+		}
+		n--
+	}
+	return s, false
 }
 
 func (w metric) oneCluster(s string) bool {

@@ -240,7 +240,7 @@ func (e *editor) layout(width int) (rows []string, places []cell) {
 			flush()
 			continue
 		}
-		shown := e.shown(c)
+		shown := e.cut(e.shown(c), width-1)
 		w := e.width(shown)
 		if n+w > width-1 {
 			flush()

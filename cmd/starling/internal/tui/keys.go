@@ -194,6 +194,7 @@ func (m *model) toUnread() tea.Cmd {
 
 func (m *model) revealUnread(r *room) {
 	if i := r.firstUnread(); i >= 0 {
+		r.following = false // which takes a line of the window
 		m.reveal(r, i, 0, m.contentWidth(), m.contentHeight())
 	}
 }

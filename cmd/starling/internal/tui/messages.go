@@ -156,7 +156,7 @@ func (p *painter) text(r *room, msg api.Message) (text string, marks []mark) {
 	switch {
 	case msg.Redacted:
 		text, whole = p.t("deleted"), p.theme.dim
-	case msg.ID == r.hit:
+	case r.hit != "" && msg.ID == r.hit:
 		whole = p.theme.hit
 	case msg.State == api.StateFailed:
 		whole = p.theme.dim

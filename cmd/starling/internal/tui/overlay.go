@@ -191,7 +191,7 @@ func (p *picker) search(m *model) tea.Cmd {
 }
 
 func (p *picker) draw(m *model, width, height int) ([]string, cell, bool) {
-	head := p.title + ": "
+	head := m.cut(p.title, width/2) + ": "
 	indent := m.metric.width(head)
 	rows, places := p.filter.layout(max(3, width-indent))
 	at := places[p.filter.cursor]

@@ -148,13 +148,10 @@ func (r *room) caughtUp() {
 // older takes a page that ends where the window begins.
 func (r *room) older(page []api.Message) {
 	r.atStart = len(page) < pageSize
-	if r.following {
-		r.bottom, r.skip, r.following = len(r.entries)-1, 0, false
-	}
 	add := r.fresh(page)
 	r.entries = slices.Insert(r.entries, 0, add...)
 	r.bottom += len(add)
-	if over := len(r.entries) - maxLoaded; over > 0 && r.bottom < len(r.entries)-over {
+	if over := len(r.entries) - maxLoaded; over > 0 && !r.following && r.bottom < len(r.entries)-over {
 		r.forget(r.entries[len(r.entries)-over:])
 		r.entries = r.entries[:len(r.entries)-over]
 		r.atEnd = false

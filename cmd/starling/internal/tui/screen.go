@@ -258,7 +258,7 @@ func (m *model) memberLines(width, height int) []string {
 func (m *model) memberLine(who api.Member, width int) string {
 	path := ""
 	if who.Path != "" {
-		path = " " + m.name(who.Path)
+		path = " " + m.cut(m.name(who.Path), width/2)
 	}
 	left := width - m.metric.width(path)
 	name := m.nickIn(who.Nick, who.Fingerprint, who.NickShared, left)

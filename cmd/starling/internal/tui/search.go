@@ -89,6 +89,7 @@ func (m *model) jump(msg api.Message) tea.Cmd {
 	place := func(r *room, i int) {
 		r.hit = id
 		m.style++
+		r.following = false // which takes a line of the window
 		m.reveal(r, i, m.contentHeight()/2, m.contentWidth(), m.contentHeight())
 	}
 	r := m.room(c.ID)
