@@ -137,7 +137,23 @@ func childFullDisk(ctx context.Context, dir string) error {
 	if err := verify("when full"); err != nil {
 		return err
 	}
-	if err := appendOne(Durable); !errors.Is(err, ErrNoSpace) {
+	// Compaction may give room back at any moment, which the store may use: that is taken too.
+	fillers := []string{filler}
+	refuse := func() error {
+		for range 20 {
+			if err := appendOne(Durable); errors.Is(err, ErrNoSpace) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			fillers = append(fillers, fmt.Sprintf("%s%d", filler, len(fillers)))
+			if err := fillDisk(fillers[len(fillers)-1]); err != nil {
+				return err
+			}
+		}
+		return errors.New("it is never refused")
+	}
+	if err := refuse(); err != nil {
 		return fmt.Errorf("writing to a full disk: %w", err)
 	}
 	s.Close() // cannot leave a clean state file behind
@@ -150,11 +166,13 @@ func childFullDisk(ctx context.Context, dir string) error {
 	if err := verify("reopened on a full disk"); err != nil {
 		return err
 	}
-	if err := appendOne(Durable); !errors.Is(err, ErrNoSpace) {
+	if err := refuse(); err != nil {
 		return fmt.Errorf("writing to a full disk after reopening: %w", err)
 	}
-	if err := os.Remove(filler); err != nil {
-		return err
+	for _, f := range fillers {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
 	}
 	if err := writeAgain(s, appendOne); err != nil {
 		return err
