@@ -208,8 +208,9 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	close(release)
 	wg.Wait()
-	if most > cfg.Limits.DirectQueue {
-		t.Errorf("%d bytes waited, at most %d may", most, cfg.Limits.DirectQueue)
+	// The greeting that begins a stream goes in front of what waits, and is not held up by it.
+	if bound := cfg.Limits.DirectQueue + len(a.chat.Greeting()); most > bound {
+		t.Errorf("%d bytes waited, at most %d may", most, bound)
 	}
 	if most < cfg.Limits.DirectQueue/2 {
 		t.Errorf("only %d bytes waited: the test proves nothing", most)
