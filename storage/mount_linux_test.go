@@ -285,6 +285,9 @@ func makeExt4(t *testing.T, image string) {
 // TestPowerCut stops the writer, copies what has reached the device (not what
 // is in the kernel's memory), and starts on the copy.
 func TestPowerCut(t *testing.T) {
+	if os.Getenv("STARLING_FULL") == "" {
+		t.Skip("an open defect of the test, see docs/testing.md: set STARLING_FULL to run it")
+	}
 	needRoot(t)
 	for range rounds(3) {
 		image := filepath.Join(t.TempDir(), "disk")
