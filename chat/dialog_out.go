@@ -50,7 +50,11 @@ func (s *Service) prepareDirect(ctx context.Context, account wire.AccountID, req
 				return nil, err
 			}
 		}
-		return encodeSaid(&wire.MessageBody{Text: req.Text}, wire.EventID(req.ReplyTo))
+		style, err := req.Style.wire()
+		if err != nil {
+			return nil, err
+		}
+		return encodeSaid(&wire.MessageBody{Text: req.Text, Style: style}, wire.EventID(req.ReplyTo))
 	case ActionEdit, ActionRedact, ActionReact:
 	default:
 		return nil, fmt.Errorf("%w: unknown action %.40q", ErrBadRequest, req.Action)

@@ -113,14 +113,14 @@ func (d *dialogs) textInto(ctx context.Context, g *dialog, r *dmRecord, m *Messa
 	}
 	text := ""
 	if body, ok := dmBody(r.Content).(*wire.MessageBody); ok {
-		text = messageText(body)
+		text, m.Style = messageText(body), styleOf(body)
 	} else {
 		m.Redacted = true
 	}
 	f := foldMessage(m.Account, text, false, mods)
 	m.Text, m.Edited = f.Text, f.Edited
 	if m.Redacted = m.Redacted || f.Redacted; m.Redacted {
-		m.Text, m.Edited, f.Reactions = "", false, nil
+		m.Text, m.Style, m.Edited, f.Reactions = "", "", false, nil
 	}
 	for _, re := range f.Reactions {
 		shown := Reaction{Text: re.Symbol, Own: slices.Contains(re.By, d.s.self.account)}

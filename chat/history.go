@@ -85,14 +85,14 @@ func (r *room) text(ctx context.Context, v view, m Message) (Message, error) {
 	}
 	text, names := "", false
 	if b, ok := v.body.(*wire.MessageBody); ok {
-		text, names = messageText(b), r.s.mentions(b)
+		text, names, m.Style = messageText(b), r.s.mentions(b), styleOf(b)
 	} else {
 		m.Redacted = true // the body is not here: it was deleted, or only the stub could be fetched
 	}
 	f := foldMessage(m.Account, text, names, mods)
 	m.Text, m.Edited, m.Mention = f.Text, f.Edited, f.Names && !m.Own
 	if m.Redacted = m.Redacted || f.Redacted; m.Redacted {
-		m.Text, m.Edited, m.Mention, f.Reactions = "", false, false, nil
+		m.Text, m.Style, m.Edited, m.Mention, f.Reactions = "", "", false, false, nil
 	}
 	for _, re := range f.Reactions {
 		shown := Reaction{Text: re.Symbol, Own: slices.Contains(re.By, r.s.self.account)}
@@ -108,9 +108,6 @@ func (r *room) text(ctx context.Context, v view, m Message) (Message, error) {
 // messageText is the text of a message as one line of conversation.
 func messageText(b *wire.MessageBody) string {
 	text := b.Text
-	if b.Style == wire.StyleAction {
-		text = "* " + text
-	}
 	for i := range b.Files {
 		if text != "" {
 			text += "\n"

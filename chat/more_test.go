@@ -495,3 +495,30 @@ func TestContactsAndLinks(t *testing.T) {
 		}
 	})
 }
+
+func TestActionsAndNotices(t *testing.T) {
+	world(t, 31, []string{"ada", "bob"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+		ada, bob := nodes[0], nodes[1]
+		room := join(t, "lobby", ada, bob)
+		toBob, _ := meet(t, ada, bob)
+		for _, target := range []chat.Target{room, toBob} {
+			for _, style := range []chat.Style{"", chat.StyleAction, chat.StyleNotice} {
+				sent, err := ada.Service().Send(t.Context(), chat.SendRequest{Target: target, Text: "* waves", Style: style})
+				if err != nil || sent.Style != style || sent.Text != "* waves" {
+					t.Fatalf("sending with style %q: %+v, %v", style, sent, err)
+				}
+				eventually(t, 10*time.Second, func() error {
+					got, err := bob.Service().Message(t.Context(), sent.ID)
+					if err != nil || got.Style != style || got.Text != "* waves" {
+						return fmt.Errorf("bob sees style %q as %+v, %v", style, got, err)
+					}
+					return nil
+				})
+				edited, err := ada.Service().Send(t.Context(), chat.SendRequest{Target: target, Action: chat.ActionEdit, Ref: sent.ID, Text: "sleeps"})
+				if err != nil || edited.Style != style || edited.Text != "sleeps" {
+					t.Fatalf("an edit of style %q: %+v, %v", style, edited, err)
+				}
+			}
+		}
+	})
+}

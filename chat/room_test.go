@@ -473,6 +473,7 @@ func TestBadInput(t *testing.T) {
 				"not UTF-8":     {chat.SendRequest{Text: "\xff"}, chat.ErrInvalidUTF8},
 				"NUL":           {chat.SendRequest{Text: "a\x00b"}, chat.ErrInvalidUTF8},
 				"action":        {chat.SendRequest{Text: "x", Action: "shout"}, chat.ErrBadRequest},
+				"style":         {chat.SendRequest{Text: "x", Style: "loud"}, chat.ErrBadRequest},
 				"edit nothing":  {chat.SendRequest{Text: "x", Action: chat.ActionEdit}, chat.ErrNotFound},
 				"long clientID": {chat.SendRequest{Text: "x", ClientID: strings.Repeat("c", 129)}, chat.ErrTooLarge},
 			} {

@@ -156,7 +156,11 @@ func (r *room) prepare(ctx context.Context, req SendRequest) ([]said, error) {
 		if err := checkText(req.Text); err != nil {
 			return nil, err
 		}
-		body, ref = &wire.MessageBody{Text: req.Text, Mentions: r.mentioned(req.Text)}, wire.EventID(req.ReplyTo)
+		style, err := req.Style.wire()
+		if err != nil {
+			return nil, err
+		}
+		body, ref = &wire.MessageBody{Text: req.Text, Mentions: r.mentioned(req.Text), Style: style}, wire.EventID(req.ReplyTo)
 	case ActionEdit, ActionRedact, ActionReact:
 		target, err := r.byID(ctx, ref)
 		if err != nil {

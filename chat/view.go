@@ -130,6 +130,7 @@ type Message struct {
 	Own          bool
 	Kind         string
 	Text         string
+	Style        Style // of a message
 
 	ReplyTo   MessageID
 	Edited    bool
@@ -326,6 +327,38 @@ type Me struct {
 	Addrs       []string
 }
 
+// Style says how a message is to be read.
+type Style string
+
+// The styles; the empty one is ordinary speech.
+const (
+	StyleAction Style = "action" // told in the third person: "ada waves"
+	StyleNotice Style = "notice" // by a program; programs do not answer it
+)
+
+// wire gives the style as it travels.
+func (s Style) wire() (wire.Style, error) {
+	switch s {
+	case "":
+		return wire.StylePlain, nil
+	case StyleAction:
+		return wire.StyleAction, nil
+	case StyleNotice:
+		return wire.StyleNotice, nil
+	}
+	return 0, fmt.Errorf("%w: unknown style %.40q", ErrBadRequest, string(s))
+}
+
+func styleOf(b *wire.MessageBody) Style {
+	switch b.Style {
+	case wire.StyleAction:
+		return StyleAction
+	case wire.StyleNotice:
+		return StyleNotice
+	}
+	return ""
+}
+
 // SendAction says what a [SendRequest] does.
 type SendAction string
 
@@ -346,6 +379,7 @@ type SendRequest struct {
 	Action   SendAction
 	Ref      MessageID
 	ReplyTo  MessageID
+	Style    Style // of a new message; an edit keeps that of the message
 }
 
 // HistoryQuery selects a page of a conversation, oldest first in the answer. Before, After and

@@ -131,10 +131,9 @@ func (l *lineChat) msg(ctx context.Context, args []string, rest string) error {
 	return l.send(ctx, api.SendRequest{Target: args[0], Text: strings.TrimSpace(strings.TrimPrefix(rest, args[0]))})
 }
 
-// action says something in the third person. It is a text like any other, so that every front-end
-// shows it.
+// action says something in the third person.
 func (l *lineChat) action(ctx context.Context, _ []string, rest string) error {
-	return l.say(ctx, "* "+rest)
+	return l.send(ctx, api.SendRequest{Target: l.here(), Text: rest, Style: api.StyleAction})
 }
 
 func (l *lineChat) nick(ctx context.Context, _ []string, rest string) error {

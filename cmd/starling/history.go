@@ -144,6 +144,12 @@ func messageBody(m api.Message) string {
 	if m.ReplyTo != "" {
 		reply = "(reply) "
 	}
+	switch m.Style {
+	case api.StyleAction:
+		return "* " + name + " " + reply + api.Escape(m.Text)
+	case api.StyleNotice:
+		return "-" + name + "- " + reply + api.Escape(m.Text)
+	}
 	return "<" + name + "> " + reply + api.Escape(m.Text)
 }
 

@@ -20,8 +20,8 @@ import (
 const maxStdinText = 512 << 10 // bytes
 
 type sendFlags struct {
-	clientID, wait, replyTo string
-	batch                   bool
+	clientID, wait, replyTo, style string
+	batch                          bool
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -45,6 +45,7 @@ func (a *app) sendCommand() *cobra.Command {
 	cmd.Flags().StringVar(&f.clientID, "client-id", "", "an `ID` of your own: the same one never makes a second message")
 	cmd.Flags().StringVar(&f.wait, "wait", api.StateAccepted, "wait for this `STATE`: accepted, sent, stored, delivered or read")
 	cmd.Flags().StringVar(&f.replyTo, "reply-to", "", "the `ID` of the message this one answers")
+	cmd.Flags().StringVar(&f.style, "style", "", "how it is to be read: `STYLE` action (\"* ada waves\") or notice (by a program)")
 	cmd.Flags().BoolVar(&f.batch, "batch", false, "send many messages from standard input")
 	return cmd
 }
@@ -54,7 +55,7 @@ func (a *app) sendOne(ctx context.Context, c *api.Client, args []string, f sendF
 	if err != nil {
 		return err
 	}
-	req := api.SendRequest{Target: args[0], Text: text, ClientID: f.clientID, ReplyTo: f.replyTo, Wait: f.wait}
+	req := api.SendRequest{Target: args[0], Text: text, ClientID: f.clientID, ReplyTo: f.replyTo, Style: f.style, Wait: f.wait}
 	if a.global.timeout > 0 {
 		// The node keeps the time, so that its answer still says what became of the message.
 		req.TimeoutMS = a.global.timeout.Milliseconds()
@@ -110,7 +111,7 @@ func (a *app) messageText(words []string) (string, error) {
 var errRefused = errors.New("some messages were refused")
 
 func (a *app) sendBatch(ctx context.Context, c *api.Client, args []string, f sendFlags) error {
-	if len(args) > 1 || f.clientID != "" || f.replyTo != "" || f.wait != api.StateAccepted {
+	if len(args) > 1 || f.clientID != "" || f.replyTo != "" || f.style != "" || f.wait != api.StateAccepted {
 		return usagef("--batch takes its texts and ids from standard input; usage: starling send TARGET --batch <items.ndjson")
 	}
 	ctx, cancel := a.limited(ctx)

@@ -27,6 +27,12 @@ const (
 	StateReceived  = "received"
 )
 
+// Styles of a [Message] of kind message.
+const (
+	StyleAction = "action" // told in the third person, as /me does: "ada waves"; Text is "waves"
+	StyleNotice = "notice" // by a program; programs do not answer it
+)
+
 // Message is one line of a conversation as a front-end shows it: a folded event of a room or a
 // direct message. Text, Nick and Topic come from peers and are hostile: pass them through
 // [Escape] or [EscapeNick] before they reach a terminal.
@@ -45,6 +51,7 @@ type Message struct {
 	Own          bool   `json:"own,omitempty"`
 	Kind         string `json:"kind"`
 	Text         string `json:"text"`
+	Style        string `json:"style,omitempty"` // see StyleAction; empty is ordinary speech
 
 	ReplyTo   string     `json:"reply_to,omitempty"` // id of the message answered
 	Edited    bool       `json:"edited,omitempty"`
@@ -84,6 +91,8 @@ type SendRequest struct {
 	Action   string `json:"action,omitempty"`
 	Ref      string `json:"ref,omitempty"`
 	ReplyTo  string `json:"reply_to,omitempty"`
+	// Style is that of a new message, see StyleAction; an edit keeps the message's own.
+	Style string `json:"style,omitempty"`
 	// Wait is the state to wait for: accepted (default), stored or delivered.
 	Wait string `json:"wait,omitempty"`
 	// TimeoutMS bounds the wait, in milliseconds; 0 is 30 s. The message stays accepted after a time-out.

@@ -50,7 +50,7 @@ func message(m chat.Message) api.Message {
 		Target: m.Target, Conversation: conversationID(m.Conversation, m.Room == ""), Room: m.Room,
 		Account: text(m.Account), Device: text(m.Device),
 		Nick: m.Nick, Fingerprint: m.Fingerprint, NickShared: m.NickShared,
-		Own: m.Own, Kind: m.Kind, Text: m.Text,
+		Own: m.Own, Kind: m.Kind, Text: m.Text, Style: string(m.Style),
 		ReplyTo: m.ReplyTo.String(), Edited: m.Edited, Redacted: m.Redacted, Mention: m.Mention,
 		Reactions: reactions(m.Reactions),
 		SentAt:    stamp(m.SentAt), ReceivedAt: stamp(m.ReceivedAt), Seq: m.Seq,

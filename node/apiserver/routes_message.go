@@ -79,7 +79,7 @@ func (s *Server) send(ctx context.Context, req api.SendRequest) (api.SendResult,
 			Hint:    "nothing was sent; wait for accepted or sent",
 		}
 	}
-	out := chat.SendRequest{Target: target, Text: req.Text, ClientID: req.ClientID, Action: chat.SendAction(req.Action)}
+	out := chat.SendRequest{Target: target, Text: req.Text, ClientID: req.ClientID, Action: chat.SendAction(req.Action), Style: chat.Style(req.Style)}
 	if out.Ref, err = chat.ParseMessageID(req.Ref); err != nil {
 		return api.SendResult{}, err
 	}

@@ -251,7 +251,7 @@ func TestMarksOfMessages(t *testing.T) {
 		{"failed", api.Message{Nick: "ada", Own: true, State: "failed", Reason: "14 days over", Text: "hi"}, []string{"09:00          ada │ hi ✗", "                   │ not delivered: 14 days over"}},
 		{"edited", api.Message{Nick: "bob", Edited: true, Text: "hi"}, []string{"09:00          bob │ hi (edited)"}},
 		{"deleted", api.Message{Nick: "bob", Redacted: true}, []string{"09:00          bob │ (deleted)"}},
-		{"action", api.Message{Nick: "bob", Text: "* waves"}, []string{"09:00            * │ bob waves"}},
+		{"action", api.Message{Nick: "bob", Text: "waves", Style: api.StyleAction}, []string{"09:00            * │ bob waves"}},
 		{"a list is no action", api.Message{Nick: "bob", Text: "* one\n* two"}, []string{"09:00          bob │ * one", "                   │ * two"}},
 		{"reactions", api.Message{Nick: "bob", Text: "hi", Reactions: []api.Reaction{{Text: "+1", Nicks: []string{"ada", "cleo"}}}}, []string{"09:00          bob │ hi", "                   │ [+1 ada, cleo]"}},
 		{"reply", api.Message{Nick: "bob", Text: "hi", ReplyTo: "gone"}, []string{"                   │ ↳ …", "09:00          bob │ hi"}},

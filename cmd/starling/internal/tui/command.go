@@ -232,15 +232,14 @@ func (m *model) cmdMsg(args string) tea.Cmd {
 	return m.send(api.SendRequest{Target: who, Text: text})
 }
 
-// cmdMe says something in the third person: a text that begins with a star, which every front-end
-// shows as it is.
+// cmdMe says something in the third person.
 func (m *model) cmdMe(text string) tea.Cmd {
 	c, r := m.here()
 	if c == nil || text == "" {
 		return m.usage("me")
 	}
 	r.unreadFrom = 0
-	return tea.Batch(m.send(api.SendRequest{Target: c.Target, Text: "* " + text}), m.toEnd())
+	return tea.Batch(m.send(api.SendRequest{Target: c.Target, Text: text, Style: api.StyleAction}), m.toEnd())
 }
 
 func (m *model) cmdNick(nick string) tea.Cmd {

@@ -357,7 +357,7 @@ func (n *fakeNode) takeMessage(req api.SendRequest) (any, *api.Error) {
 	switch req.Action {
 	case "", api.ActionMessage:
 		m := n.message(c, n.me.Nick, req.Text)
-		m.ClientID, m.ReplyTo, m.State = req.ClientID, req.ReplyTo, api.StateAccepted
+		m.ClientID, m.ReplyTo, m.Style, m.State = req.ClientID, req.ReplyTo, req.Style, api.StateAccepted
 		n.keep(c, m)
 		n.publish(api.Event{Type: api.EventMessage, Message: &m})
 		m.State = api.StateSent

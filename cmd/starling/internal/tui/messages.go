@@ -126,31 +126,30 @@ func (p *painter) margin(stamp string, msg api.Message, width int) (head, indent
 		tone = p.theme.bold
 	}
 	if column == 0 {
-		name := "*"
-		if !isAction(msg.Text) {
-			name = p.nickIn(msg.Nick, msg.Fingerprint, msg.NickShared, min(10, max(3, width-14)))
-		}
-		return p.theme.dim.paint(stamp) + " " + tone.paint(name) + " ", "  "
+		return p.theme.dim.paint(stamp) + " " + tone.paint(p.speaker(msg, min(10, max(3, width-14)))) + " ", "  "
 	}
-	name := "*"
-	if !isAction(msg.Text) {
-		name = p.nickIn(msg.Nick, msg.Fingerprint, msg.NickShared, column)
-	}
+	name := p.speaker(msg, column)
 	bar := p.theme.dim.paint(" │ ")
 	return p.theme.dim.paint(stamp) + " " + tone.paint(p.right(name, column)) + bar, spaces(6+column) + bar
 }
 
-// isAction says whether a text tells what its author does: one line that begins with a star, as
-// /me writes it.
-func isAction(text string) bool {
-	return len(text) > 2 && strings.HasPrefix(text, "* ") && !strings.Contains(text, "\n")
+// speaker is what stands in the column of nicks: a star when the text tells what its author does.
+func (p *painter) speaker(msg api.Message, n int) string {
+	switch {
+	case msg.Redacted:
+	case msg.Style == api.StyleAction:
+		return "*"
+	case msg.Style == api.StyleNotice && n > 4:
+		return "-" + p.nickIn(msg.Nick, msg.Fingerprint, msg.NickShared, n-2) + "-"
+	}
+	return p.nickIn(msg.Nick, msg.Fingerprint, msg.NickShared, n)
 }
 
 // text is what a message says, ready to be wrapped, and how parts of it are painted.
 func (p *painter) text(r *room, msg api.Message) (text string, marks []mark) {
 	text = p.body(msg.Text)
-	if isAction(msg.Text) {
-		text = p.nickOf(msg.Nick, msg.Fingerprint, msg.NickShared) + " " + strings.TrimPrefix(text, "* ")
+	if msg.Style == api.StyleAction {
+		text = p.nickOf(msg.Nick, msg.Fingerprint, msg.NickShared) + " " + text
 	}
 	whole := ink{}
 	switch {

@@ -28,7 +28,7 @@ func TestASlashIsSentWithTwo(t *testing.T) {
 	d.enter("//etc/passwd")
 	d.enter("/me waves")
 	got := n.requests()
-	if len(got) != 2 || got[0].Text != "/etc/passwd" || got[1].Text != "* waves" {
+	if len(got) != 2 || got[0].Text != "/etc/passwd" || got[1].Text != "waves" || got[1].Style != api.StyleAction {
 		t.Errorf("sent %+v", got)
 	}
 	d.sync(n, 0)
