@@ -175,6 +175,12 @@ type Conversation struct {
 	Trust    Trust // dm
 	Request  bool  // dm with a stranger who waits for an answer
 	Policy   string
+
+	// The rest belongs to private rooms.
+	Membership string // see [MembershipMember]
+	Role       string // own
+	History    string // [HistoryNone] or [HistoryAll]
+	Note       string // why Membership is not MembershipMember
 }
 
 // IDString returns the id as the local API shows it: hexadecimal for a room, the account's text

@@ -14,7 +14,10 @@
 //	GET    /v1/conversations                      []Conversation
 //	POST   /v1/rooms                              JoinRequest         -> Conversation
 //	DELETE /v1/rooms?target=
+//	POST   /v1/private-rooms                      CreateRoomRequest   -> Conversation
+//	PUT    /v1/policy                             PolicyRequest       of a private room
 //	GET    /v1/members?target=                    []Member
+//	PUT    /v1/members                            MemberChange        of a private room: role remove ban unban
 //	PUT    /v1/topic                              TopicRequest
 //	PUT    /v1/read                               ReadRequest         marks read up to seq
 //	PUT    /v1/mute                               MuteRequest

@@ -71,6 +71,21 @@ func (c *Client) Leave(ctx context.Context, target string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/rooms", url.Values{"target": {target}}, nil, nil)
 }
 
+// CreateRoom makes a private room and joins it.
+func (c *Client) CreateRoom(ctx context.Context, req CreateRoomRequest) (Conversation, error) {
+	return fetch[Conversation](ctx, c, http.MethodPost, "/v1/private-rooms", nil, req)
+}
+
+// SetPolicy changes a private room's policy for everybody.
+func (c *Client) SetPolicy(ctx context.Context, req PolicyRequest) error {
+	return c.call(ctx, http.MethodPut, "/v1/policy", nil, req, nil)
+}
+
+// ChangeMember gives somebody in a private room another role, or removes, bans or unbans them.
+func (c *Client) ChangeMember(ctx context.Context, req MemberChange) error {
+	return c.call(ctx, http.MethodPut, "/v1/members", nil, req, nil)
+}
+
 // Members lists who was seen in a room.
 func (c *Client) Members(ctx context.Context, target string) ([]Member, error) {
 	return fetch[[]Member](ctx, c, http.MethodGet, "/v1/members", url.Values{"target": {target}}, nil)

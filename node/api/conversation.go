@@ -21,6 +21,64 @@ type Conversation struct {
 	Trust    string `json:"trust,omitempty"` // dm: unverified, verified, changed
 	Request  bool   `json:"request,omitempty"`
 	Policy   string `json:"policy,omitempty"` // what newcomers see, in words
+
+	// The rest belongs to private rooms.
+
+	Membership string `json:"membership,omitempty"` // member, pending, keyless, removed; see the constants
+	Role       string `json:"role,omitempty"`       // own: member, moderator, admin, owner
+	History    string `json:"history,omitempty"`    // what newcomers get of what was said before: none, all
+	Note       string `json:"note,omitempty"`       // why Membership is not member, in words
+}
+
+// How this user stands with a private room.
+const (
+	// MembershipMember may read and write as the role allows.
+	MembershipMember = "member"
+	// MembershipPending waits to be admitted: the invite is shown to each member with the right as soon
+	// as one is met.
+	MembershipPending = "pending"
+	// MembershipKeyless is a member who waits for the room's new key: what is sent meanwhile is refused,
+	// since the old key may be in the hands of somebody who was removed.
+	MembershipKeyless = "keyless"
+	// MembershipRemoved was removed, or refused: what was said before stays readable.
+	MembershipRemoved = "removed"
+)
+
+// What newcomers to a private room get of what was said before they came.
+const (
+	HistoryNone = "none" // nothing: the room's key is changed whenever somebody is admitted
+	HistoryAll  = "all"  // everything that the members still hold
+)
+
+// CreateRoomRequest makes a private room. Its name is local display only: nobody finds it by name.
+type CreateRoomRequest struct {
+	Name    string `json:"name"`
+	History string `json:"history,omitempty"` // none (the default) or all
+}
+
+// PolicyRequest changes a private room's policy. An empty field leaves as it is what it names.
+type PolicyRequest struct {
+	Target  string `json:"target"`
+	History string `json:"history,omitempty"` // none or all
+	Post    string `json:"post,omitempty"`    // the lowest role that may write
+	Invite  string `json:"invite,omitempty"`  // the lowest role that may admit others
+}
+
+// Actions of a [MemberChange].
+const (
+	MemberRole   = "role"   // give Role
+	MemberRemove = "remove" // take out, and change the key
+	MemberBan    = "ban"    // remove, and let nobody admit the account again
+	MemberUnban  = "unban"
+)
+
+// MemberChange does one thing to somebody in a private room. Who is a person as in a target.
+type MemberChange struct {
+	Target string `json:"target"`
+	Who    string `json:"who"`
+	Action string `json:"action"`
+	Role   string `json:"role,omitempty"`   // with role: member, moderator, admin, owner
+	Reason string `json:"reason,omitempty"` // with remove and ban
 }
 
 // Gap is a hole that sync has not filled yet.
@@ -31,7 +89,8 @@ type Gap struct {
 	After   string `json:"after,omitempty"` // id of the last message before the hole
 }
 
-// JoinRequest names a room or carries an invite link. Joining a joined room is no error.
+// JoinRequest names a room or carries a link. Joining a joined room is no error. An invite to a private
+// room is answered with a conversation whose membership is pending until somebody admits this user.
 type JoinRequest struct {
 	Room     string `json:"room"`
 	Password string `json:"password,omitempty"`

@@ -82,6 +82,7 @@ func conversation(c chat.Conversation) api.Conversation {
 		Topic: c.Topic, Access: c.Access, Members: c.Members, Peers: c.Peers,
 		Unread: c.Unread, Mentions: c.Mentions, ReadSeq: c.ReadSeq, LastSeq: c.LastSeq, LastAt: stamp(c.LastAt),
 		Muted: c.Muted, Trust: string(c.Trust), Request: c.Request, Policy: c.Policy,
+		Membership: c.Membership, Role: c.Role, History: c.History, Note: c.Note,
 	}
 	for _, g := range c.Gaps {
 		out.Gaps = append(out.Gaps, api.Gap{Account: text(g.Account), Nick: g.Nick, Count: g.Count, After: g.After.String()})

@@ -82,6 +82,7 @@ func (r router) rooms() {
 func (r router) people() {
 	r.contacts()
 	r.invites()
+	r.private()
 	s := r.server
 	answer(r, http.MethodGet, "/v1/outbox", "outbox", "Own messages that nobody acknowledged yet", func(ctx context.Context, _ *none) ([]api.OutboxEntry, error) {
 		svc, err := s.service()
