@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/starling-chat/starling/discovery"
 	"github.com/starling-chat/starling/node/api"
@@ -43,7 +45,9 @@ func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
 
 func (n *Node) checkListening() api.Check {
 	c := api.Check{Name: "listening", Status: checkOK}
-	addrs := n.host.Network().ListenAddresses()
+	addrs := slices.DeleteFunc(n.host.Network().ListenAddresses(), func(a ma.Multiaddr) bool {
+		return a.String() == "/p2p-circuit" // the relay transport's own, no socket
+	})
 	if len(addrs) == 0 {
 		c.Status, c.Detail, c.Hint = checkFail, "no address is listened on", "restart the node; another program may hold the port"
 		return c
