@@ -458,7 +458,7 @@ func (r *room) typing(ctx context.Context) error {
 	}
 	pctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	if err := r.s.cfg.Gossip.Publish(pctx, r.keys.Topic, a.sealed.Bytes()); err != nil {
+	if err := r.s.cfg.Gossip.Publish(pctx, a.sealed.Topic, a.sealed.Bytes()); err != nil {
 		r.log.Debug("a typing signal was not sent", "error", err)
 	}
 	return nil

@@ -89,7 +89,7 @@ func (e *earlyEvents) release(ctx context.Context) {
 	for _, it := range items {
 		room, raw, ok := splitEarly(it.Value)
 		if r := e.s.roomByID(room); ok && r != nil && r.joined() {
-			sealed, err := e.s.verifier.CheckSealed(r.keys.Topic, raw)
+			sealed, err := r.checkAny(raw)
 			if err == nil && !r.offer(incoming{sealed: sealed}) {
 				return // the room is busy: the rest waits for the next round
 			}

@@ -131,7 +131,7 @@ func (r *room) show(ctx context.Context, rec storage.Record) (Message, bool, err
 	if rec.Flags&recordShown == 0 || rec.Flags&storage.FlagStub != 0 {
 		return Message{}, false, nil
 	}
-	sealed, err := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value)
+	sealed, err := r.parse(ctx, rec)
 	if err != nil {
 		return Message{}, false, err
 	}
@@ -355,7 +355,7 @@ func (r *room) reindex(ctx context.Context) error {
 			n++
 			at = rec.Arrival
 			text := ""
-			if sealed, perr := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value); perr == nil && rec.Flags&recordHidden == 0 {
+			if sealed, perr := r.parse(ctx, rec); perr == nil && rec.Flags&recordHidden == 0 {
 				text = searchText(r.open(sealed).body)
 			}
 			if err = r.s.store.Index(ctx, r.stream, at, text); err != nil {
@@ -371,7 +371,7 @@ func (r *room) reindex(ctx context.Context) error {
 
 // found turns a search hit into the message it is about; an edit stands for its message.
 func (r *room) found(ctx context.Context, rec storage.Record, from wire.AccountID) (Message, bool) {
-	sealed, err := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value)
+	sealed, err := r.parse(ctx, rec)
 	if err != nil || rec.Flags&recordHidden != 0 {
 		return Message{}, false
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -38,14 +37,14 @@ func (a *arrival) isText() bool { return a.event != nil && a.event.Header.Kind =
 // open decrypts a sealed event and looks at its form; signatures are not its business.
 func (r *room) open(sealed *wire.Sealed) arrival {
 	a := arrival{sealed: sealed}
-	ev, err := r.keys.Open(sealed)
+	ev, err := r.unseal(sealed)
 	if err != nil {
 		a.hidden = true
 		return a
 	}
 	a.event = ev
 	a.own = ev.Header.Account() == r.s.self.account
-	if ev.Header.Room != r.id || ev.Header.Epoch != 0 {
+	if ev.Header.Room != r.id || ev.Header.Epoch != r.epochOf(sealed.Topic).number {
 		a.hidden = true
 		return a
 	}
@@ -242,18 +241,6 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 	return in.shown, nil
 }
 
-// enlist adds what was stored to the room's set, if that is open.
-func (r *room) enlist(list []arrival) {
-	if r.set == nil {
-		return
-	}
-	items := make([]roomsync.Item, len(list))
-	for i := range list {
-		items[i] = roomsync.Item{Time: roomsync.Time(list[i].sealed.HLC), ID: roomsync.ID(list[i].sealed.ID)}
-	}
-	r.set.AddAll(items)
-}
-
 // missing counts the messages known to exist and not here.
 func (r *room) missing() int {
 	r.mu.RLock()
@@ -397,6 +384,9 @@ func (in *intake) append(a *arrival) {
 	}
 	if a.stored == 0 {
 		in.batch.Append(rec)
+		if r.private {
+			in.batch.Put(bucketTopics, joinKey(r.stream[:], rec.ID[:]), a.sealed.Topic[:])
+		}
 	}
 	if a.hidden {
 		return

@@ -234,7 +234,7 @@ func (s *Service) Leave(ctx context.Context, t Target) error {
 
 // conversation returns the room as a list of conversations shows it.
 func (r *room) conversation() Conversation {
-	peers := len(r.s.cfg.Gossip.Peers(r.keys.Topic))
+	peers := len(r.s.cfg.Gossip.Peers(r.keys().Topic))
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	c := Conversation{
@@ -369,12 +369,14 @@ func (r *room) lookAround() {
 	r.s.mu.Lock()
 	ended := r.ended
 	r.s.mu.Unlock()
-	if ended != r.aroundIn { // it was left and joined again: everybody is new
-		r.around, r.aroundIn = nil, ended
+	topic := r.keys().Topic
+	r.lookAtOlder(ended != r.aroundIn)
+	if ended != r.aroundIn || topic != r.aroundOf { // it was left and joined again, or has a new key: everybody is new
+		r.around, r.aroundIn, r.aroundOf = nil, ended, topic
 	}
 	var came, went []wire.DeviceID
 	now := make(map[wire.DeviceID]bool)
-	for _, d := range r.s.cfg.Gossip.Peers(r.keys.Topic) {
+	for _, d := range r.s.cfg.Gossip.Peers(topic) {
 		if now[d] = true; !r.around[d] {
 			came = append(came, d)
 		}
@@ -386,7 +388,7 @@ func (r *room) lookAround() {
 	}
 	r.around = now
 	if len(came)+len(went) > 0 {
-		r.s.syncer.around(r, came, went)
+		r.s.syncer.around(topic, came, went)
 		c := r.conversation()
 		r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
 	}

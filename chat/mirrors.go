@@ -18,12 +18,15 @@ func (y *syncer) lookForMirrors() {
 		return
 	}
 	for _, r := range y.s.joinedRooms() {
-		now := relays.Mirrors(r.keys.Topic)
-		y.mu.Lock()
-		before := y.mirrors[r.keys.Topic]
-		y.mirrors[r.keys.Topic] = now
-		y.mu.Unlock()
-		y.around(r, without(now, before), without(before, now))
+		for _, e := range r.active() {
+			topic := e.keys.Topic
+			now := relays.Mirrors(topic)
+			y.mu.Lock()
+			before := y.mirrors[topic]
+			y.mirrors[topic] = now
+			y.mu.Unlock()
+			y.around(topic, without(now, before), without(before, now))
+		}
 	}
 }
 

@@ -154,11 +154,11 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	if err != nil {
 		return err
 	}
-	sealed, err := parseStored(r.keys.Topic, id, rec.Value)
+	sealed, err := r.parse(ctx, rec)
 	if err != nil {
 		return err
 	}
-	ev, err := r.keys.Open(sealed)
+	ev, err := r.unseal(sealed)
 	if err != nil {
 		return fmt.Errorf("reading stored event %s: %w", id, err)
 	}

@@ -31,6 +31,7 @@ type publisher struct {
 // outgoing is an own event to be published.
 type outgoing struct {
 	id      storage.ID
+	topic   wire.TopicKey
 	seq     uint64 // device sequence number
 	arrival uint64
 	size    int
@@ -93,7 +94,7 @@ func (p *publisher) add(list []arrival) {
 	for i := range list {
 		a := &list[i]
 		p.queue = append(p.queue, outgoing{
-			id: storage.ID(a.sealed.ID), seq: a.event.Header.DeviceSeq, arrival: a.number,
+			id: storage.ID(a.sealed.ID), topic: a.sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: a.number,
 			size: len(a.sealed.Bytes()), event: a.event.ID,
 		})
 	}
@@ -144,13 +145,13 @@ func (p *publisher) restore(ctx context.Context) error {
 			if rec.Flags&recordOwn == 0 {
 				continue
 			}
-			sealed, err := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value)
+			sealed, err := r.parse(ctx, rec)
 			if err != nil {
 				return err
 			}
 			if a := r.open(sealed); a.event != nil && a.event.Header.Device() == r.s.self.device {
 				list = append(list, outgoing{
-					id: rec.ID, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID,
+					id: rec.ID, topic: sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID,
 				})
 			}
 		}
@@ -284,7 +285,7 @@ func (p *publisher) publish(ctx context.Context, o outgoing) bool {
 	rec, err := r.s.store.Get(ctx, o.id)
 	if err == nil {
 		pctx, cancel := context.WithTimeout(ctx, publishTimeout)
-		err = r.s.cfg.Gossip.Publish(pctx, r.keys.Topic, rec.Value)
+		err = r.s.cfg.Gossip.Publish(pctx, o.topic, rec.Value)
 		cancel()
 	}
 	if err != nil {
@@ -346,7 +347,7 @@ func (p *publisher) greet(dev wire.DeviceID) {
 		if err != nil {
 			continue
 		}
-		if frame := eventFrame(p.r.keys.Topic, rec.Value); frame != nil {
+		if frame := eventFrame(o.topic, rec.Value); frame != nil {
 			p.r.s.links.send(dev, frame, nil)
 		}
 	}
@@ -400,7 +401,7 @@ func (p *publisher) received(list []arrival) {
 		h.bytes += len(a.sealed.Bytes())
 		if h.events >= reportEvents || h.bytes >= reportBytes {
 			h.events, h.bytes = 0, 0
-			p.r.s.links.send(a.from, progress{Topic: p.r.keys.Topic, Seq: h.seq}.encode(), nil)
+			p.r.s.links.send(a.from, progress{Topic: a.sealed.Topic, Seq: h.seq}.encode(), nil)
 		}
 	}
 }

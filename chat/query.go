@@ -316,7 +316,7 @@ func (s *Service) Protect() []wire.DeviceID {
 		}
 	}
 	for _, r := range s.joinedRooms() {
-		for _, d := range s.cfg.Gossip.Peers(r.keys.Topic) {
+		for _, d := range s.cfg.Gossip.Peers(r.keys().Topic) {
 			add(d)
 		}
 	}

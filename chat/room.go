@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -17,11 +16,12 @@ import (
 // room is one room this account has ever joined. While it is joined one goroutine, run, owns it:
 // events from the network, own messages and requests reach it through bounded queues.
 type room struct {
-	s      *Service
-	id     wire.RoomID
-	keys   *wire.RoomKeys
-	stream storage.StreamID
-	log    *slog.Logger
+	s       *Service
+	id      wire.RoomID
+	ring    atomic.Pointer[[]*epoch]
+	stream  storage.StreamID
+	private bool
+	log     *slog.Logger
 
 	incoming chan incoming
 	submits  chan *Submission
@@ -42,13 +42,13 @@ type room struct {
 	// Neighbours in the topic, and during which run they were seen; belong to the goroutine of Service.Run.
 	around   map[wire.DeviceID]bool
 	aroundIn <-chan struct{}
+	aroundOf wire.TopicKey
 
 	// The rest belongs to the goroutine that runs the room.
 	recent  *recentEvents
 	limiter *limiter
 	indexed bool               // the search index is up to date, and new records go to it at once
 	held    *Submission        // the next own message, waiting for the author's allowance
-	set     *roomsync.Snapshot // everything in the set; nil until a session needs it
 	typed   time.Time          // when a typing signal was last sent
 	stop    context.CancelFunc // ends run; guarded by Service.mu
 	ended   chan struct{}      // closed when run has returned; guarded by Service.mu
@@ -82,7 +82,7 @@ func (s *Service) openRoom(ctx context.Context, id wire.RoomID, row roomRow) (*r
 		return nil, fmt.Errorf("opening a room: %w", err)
 	}
 	r := &room{
-		s: s, id: id, keys: keys, row: row, log: s.log,
+		s: s, id: id, row: row, log: s.log,
 		incoming: make(chan incoming, s.cfg.Limits.IncomingQueue),
 		submits:  make(chan *Submission, s.cfg.Limits.SubmitQueue),
 		calls:    make(chan func(), callQueue),
@@ -91,6 +91,7 @@ func (s *Service) openRoom(ctx context.Context, id wire.RoomID, row roomRow) (*r
 	if r.stream, err = s.store.Stream(ctx, "room/"+string(id[:])); err != nil {
 		return nil, fmt.Errorf("opening a room: %w", err)
 	}
+	r.ring.Store(&[]*epoch{{keys: keys}})
 	r.pub = newPublisher(r)
 	if err := r.load(ctx); err != nil {
 		return nil, fmt.Errorf("opening a room: %w", err)
@@ -195,7 +196,7 @@ func (r *room) replay(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			sealed, err := parseStored(r.keys.Topic, wire.SealedID(rec.ID), rec.Value)
+			sealed, err := r.parse(ctx, rec)
 			if err != nil {
 				return err
 			}
@@ -214,8 +215,8 @@ func (r *room) replay(ctx context.Context) error {
 
 // run owns the room until ctx ends.
 func (r *room) run(ctx context.Context) error {
-	defer r.s.cfg.Gossip.Leave(r.keys.Topic)
-	rejoin := r.joinTopic(ctx, 0)
+	defer r.leaveTopics()
+	rejoin := r.joinTopics(ctx, 0)
 	var publishing sync.WaitGroup
 	publishing.Go(func() { r.pub.run(ctx) })      // ends with ctx; waited for below
 	publishing.Go(func() { r.catchUpIndex(ctx) }) // likewise
@@ -238,25 +239,12 @@ func (r *room) run(ctx context.Context) error {
 		case fn := <-r.calls:
 			fn()
 		case <-rejoin:
-			rejoin = r.joinTopic(ctx, joinRetry)
+			rejoin = r.joinTopics(ctx, joinRetry)
 		case <-ctx.Done():
 			r.flush()
 			return nil
 		}
 	}
-}
-
-// joinTopic joins the room's topic. Where that fails own messages wait, sync works all the same, and
-// the answer says when to try again.
-func (r *room) joinTopic(ctx context.Context, before time.Duration) <-chan time.Time {
-	err := r.s.cfg.Gossip.Join(ctx, r.keys, r.deliver)
-	if err == nil || ctx.Err() != nil {
-		return nil
-	}
-	if before == 0 {
-		r.log.Warn("joining a room's topic failed; it is tried again", "error", err)
-	}
-	return time.After(joinRetry)
 }
 
 // flush answers what was still queued when the room stopped.

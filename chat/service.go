@@ -271,10 +271,10 @@ func (s *Service) roomByID(id wire.RoomID) *room {
 	return s.rooms[id]
 }
 
-// roomByTopic returns a joined room by its topic key, or nil.
+// roomByTopic returns a joined room by the topic key of any of its epochs, or nil.
 func (s *Service) roomByTopic(topic wire.TopicKey) *room {
 	for _, r := range s.joinedRooms() {
-		if r.keys.Topic == topic {
+		if r.epochOf(topic) != nil {
 			return r
 		}
 	}

@@ -412,7 +412,7 @@ func (r *room) compose(c *chain, one said, now time.Time) (arrival, error) {
 	if err != nil {
 		return arrival{}, err
 	}
-	sealed, err := r.keys.Seal(ev)
+	sealed, err := r.keys().Seal(ev)
 	if err != nil {
 		return arrival{}, err
 	}

@@ -65,24 +65,28 @@ func syncPeer(dev wire.DeviceID) roomsync.PeerID { return roomsync.PeerID(dev.Pe
 func (y *syncer) joined(r *room) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	delete(y.mirrors, r.keys.Topic) // so that they are noted in this plan
-	y.schedule.Join(roomsync.Topic(r.keys.Topic), time.Now())
+	for _, e := range r.epochs() {
+		delete(y.mirrors, e.keys.Topic) // so that they are noted in this plan
+		y.schedule.Join(roomsync.Topic(e.keys.Topic), time.Now())
+	}
 }
 
 // left notes that a room was left.
 func (y *syncer) left(r *room) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.schedule.Leave(roomsync.Topic(r.keys.Topic))
-	delete(y.settle, r.keys.Topic)
-	delete(y.mirrors, r.keys.Topic)
+	for _, e := range r.epochs() {
+		y.schedule.Leave(roomsync.Topic(e.keys.Topic))
+		delete(y.settle, e.keys.Topic)
+		delete(y.mirrors, e.keys.Topic)
+	}
 }
 
-// around notes which neighbours of a room came and went.
-func (y *syncer) around(r *room, came, went []wire.DeviceID) {
+// around notes which neighbours in a topic came and went.
+func (y *syncer) around(key wire.TopicKey, came, went []wire.DeviceID) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	topic := roomsync.Topic(r.keys.Topic)
+	topic := roomsync.Topic(key)
 	for _, dev := range went {
 		y.schedule.RemovePeer(topic, syncPeer(dev))
 	}
@@ -90,7 +94,7 @@ func (y *syncer) around(r *room, came, went []wire.DeviceID) {
 		y.schedule.MeshPeer(topic, syncPeer(dev), time.Now())
 	}
 	if len(came) > 0 {
-		y.settle[r.keys.Topic] = settleBefore{time.Now().Add(settleAfter)}
+		y.settle[key] = settleBefore{time.Now().Add(settleAfter)}
 	}
 }
 
@@ -98,7 +102,9 @@ func (y *syncer) around(r *room, came, went []wire.DeviceID) {
 func (y *syncer) gap(r *room) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.schedule.Gap(roomsync.Topic(r.keys.Topic))
+	for _, e := range r.active() {
+		y.schedule.Gap(roomsync.Topic(e.keys.Topic))
+	}
 }
 
 // resume notes that the machine slept or changed its network.
@@ -162,7 +168,8 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 	if err != nil {
 		return nil, err
 	}
-	r := y.s.roomByTopic(wire.TopicKey(start.Topic))
+	topic := wire.TopicKey(start.Topic)
+	r := y.s.roomByTopic(topic)
 	if r == nil {
 		return nil, ErrNotJoined
 	}
@@ -172,8 +179,8 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 	if err != nil {
 		return nil, fmt.Errorf("opening a stream for sync: %w", err)
 	}
-	run := &session{y: y, st: st, room: r, peer: start.Peer}
-	room, paged, err := r.syncRoom(ctx, run.check)
+	run := &session{y: y, st: st, room: r, topic: topic, peer: start.Peer}
+	room, paged, err := r.syncRoom(ctx, run)
 	if err != nil {
 		_ = st.Reset()
 		return nil, err
@@ -183,7 +190,7 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 		_ = st.Reset()
 		return nil, err
 	}
-	room.AcceptUnproven = y.isMirror(r.keys.Topic, dev)
+	room.AcceptUnproven = y.isMirror(topic, dev)
 	var pages *roomsync.Pages
 	if !paged {
 		pages = &roomsync.Pages{Events: y.s.cfg.Limits.HistoryEvents}
@@ -231,7 +238,7 @@ func (s *Service) ServeStream(ctx context.Context, from wire.DeviceID, protocol 
 	run := &session{y: y, st: st, machine: roomsync.NewResponder(link), peer: link.Peer}
 	report := run.drive(ctx)
 	if run.room != nil {
-		y.ended(roomsync.Topic(run.room.keys.Topic), link.Peer, true, &report)
+		y.ended(roomsync.Topic(run.topic), link.Peer, true, &report)
 		run.room.synced(ctx, &report, nil)
 	}
 }
@@ -242,6 +249,7 @@ type session struct {
 	st      Stream
 	machine *roomsync.Session
 	room    *room // of the topic; nil at a responder until it is asked for
+	topic   wire.TopicKey
 	peer    roomsync.PeerID
 	checked map[roomsync.ID]*wire.Sealed // of the batch that was checked last
 }
@@ -281,8 +289,8 @@ func (n *session) open(ctx context.Context, e roomsync.OpenRoom) error {
 	if !admitted {
 		return n.machine.Refuse(roomsync.ReasonBusy)
 	}
-	n.room = r // from here on its end is reported
-	room, _, err := r.syncRoom(ctx, n.check)
+	n.room, n.topic = r, wire.TopicKey(e.Topic) // from here on its end is reported
+	room, _, err := r.syncRoom(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -327,9 +335,13 @@ func (n *session) commit(ctx context.Context, e roomsync.CommitRecords) error {
 
 // syncRoom returns what a session needs to know of the room, and whether its recent history was
 // fetched once.
-func (r *room) syncRoom(ctx context.Context, check func([]roomsync.Record)) (room roomsync.Room, paged bool, err error) {
+func (r *room) syncRoom(ctx context.Context, n *session) (room roomsync.Room, paged bool, err error) {
 	err = r.do(ctx, func() error {
-		set, err := r.openSet(ctx)
+		e := r.epochOf(n.topic)
+		if e == nil {
+			return ErrNotJoined
+		}
+		set, err := r.openSet(ctx, e)
 		if err != nil {
 			return err
 		}
@@ -337,16 +349,16 @@ func (r *room) syncRoom(ctx context.Context, check func([]roomsync.Record)) (roo
 		defer r.mu.RUnlock()
 		paged = r.state.Paged || r.s.cfg.Clock.Now().Sub(r.row.JoinedAt).Abs() > aloneFor
 		room = roomsync.Room{
-			Topic: roomsync.Topic(r.keys.Topic), Set: set.View(), Floor: roomsync.Time(r.state.Floor),
+			Topic: roomsync.Topic(n.topic), Set: set.View(), Floor: roomsync.Time(r.state.Floor),
 			Cut: roomsync.TimeAt(r.s.cfg.Clock.Now().Add(-roomsync.CutDelay)),
 			Prove: func(message []byte) ([]byte, error) {
-				proof := r.keys.ProveSync(message)
+				proof := e.keys.ProveSync(message)
 				return proof[:], nil
 			},
 			Proven: func(message, proof []byte) bool {
-				return len(proof) == len(wire.Signature{}) && wire.VerifySync(r.keys.Topic, message, wire.Signature(proof))
+				return len(proof) == len(wire.Signature{}) && wire.VerifySync(n.topic, message, wire.Signature(proof))
 			},
-			Check: check,
+			Check: n.check,
 		}
 		return nil
 	})
@@ -364,7 +376,7 @@ func (n *session) check(records []roomsync.Record) {
 		raws[i] = records[i].Bytes
 	}
 	n.checked = make(map[roomsync.ID]*wire.Sealed, len(records))
-	sealed, errs := r.s.verifier.CheckSealedBatch(r.keys.Topic, raws)
+	sealed, errs := r.s.verifier.CheckSealedBatch(n.topic, raws)
 	for i := range records {
 		switch {
 		case errs[i] != nil:
@@ -376,22 +388,6 @@ func (n *session) check(records []roomsync.Record) {
 			n.checked[records[i].Item.ID] = sealed[i]
 		}
 	}
-}
-
-// openSet returns the room's set, read from the store the first time. For the owner only.
-func (r *room) openSet(ctx context.Context) (*roomsync.Snapshot, error) {
-	if r.set != nil {
-		return r.set, nil
-	}
-	var items []roomsync.Item
-	for p, err := range r.s.store.Keys(ctx, r.stream, storage.Range{}) {
-		if err != nil {
-			return nil, err
-		}
-		items = append(items, roomsync.Item{Time: roomsync.Time(p.Time), ID: roomsync.ID(p.ID)})
-	}
-	r.set = roomsync.NewSnapshot(items)
-	return r.set, nil
 }
 
 // takeSynced takes in records that came by sync and passed check, which left them parsed.
