@@ -61,6 +61,7 @@ type frameIn struct {
 type peerChange struct {
 	dev  wire.DeviceID
 	path Path
+	was  Path
 }
 
 // dialog is one direct conversation.
@@ -216,7 +217,7 @@ func (d *dialogs) run(ctx context.Context) {
 		case fn := <-d.calls:
 			fn()
 		case p := <-d.peers:
-			d.peerChanged(ctx, p.dev, p.path)
+			d.peerChanged(ctx, p)
 		case <-d.wake:
 			for _, g := range d.all() {
 				g.connected, g.knocks, g.nextKnock, g.nextTry = false, 0, time.Time{}, time.Time{}

@@ -625,20 +625,35 @@ func (d *dialogs) refused(ctx context.Context, o *outgoingDM, reason wire.Reject
 	return nil
 }
 
-// peerChanged notes that a device came or went.
-func (d *dialogs) peerChanged(ctx context.Context, dev wire.DeviceID, path Path) {
-	if path == PathNone {
+// peerChanged notes that a device came or went, or is reached by another path. What was sent by a better
+// path that is gone may be lost with it: it goes again at once, and dies at the other side if it came.
+func (d *dialogs) peerChanged(ctx context.Context, p peerChange) {
+	dev := p.dev
+	if p.path == PathNone {
 		delete(d.greeted, dev)
 		delete(d.told, dev)
 		delete(d.asked, dev)
 	}
-	if account, ok := d.s.people.account(dev); ok {
-		if g := d.find(account); g != nil {
-			d.pump(ctx, g)
-			if path != PathNone {
-				d.tellRead(ctx, g)
+	account, ok := d.s.people.account(dev)
+	if !ok {
+		return
+	}
+	g := d.find(account)
+	if g == nil {
+		return
+	}
+	if p.path == PathRelayed && p.was != PathNone {
+		for _, o := range g.out {
+			if o.row.State == StateSent || o.row.State == StateQueued {
+				o.next = time.Time{}
 			}
 		}
+		g.nextTry = time.Time{}
+		delete(d.asked, dev)
+	}
+	d.pump(ctx, g)
+	if p.path != PathNone {
+		d.tellRead(ctx, g)
 	}
 }
 

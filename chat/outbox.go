@@ -60,6 +60,9 @@ const (
 	sealBytes = 384 << 10
 	// sendsPerSeal is how often one sealed form is sent before the message is sealed anew.
 	sendsPerSeal = 3
+	// keysPause is the pause for a message that waits for the recipient's prekeys: the request, or the
+	// answer, may have been lost with a connection.
+	keysPause = 5 * time.Second
 	// heldPause is the pause for a message that the other side does not take before it accepts us.
 	heldPause = time.Hour
 	// maxRecipients bounds the devices of one account that a message is sealed for.
@@ -248,6 +251,9 @@ func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, 
 		}
 		chosen, n := d.sealFor(ctx, g, o, devices)
 		if len(chosen) == 0 {
+			if again := now.Add(keysPause); again.Before(next) {
+				next = again
+			}
 			continue
 		}
 		size += n

@@ -145,17 +145,17 @@ var pathOrder = []Path{PathNone, PathRelayed, PathPunched, PathDirect, PathLAN}
 // pathRank orders paths from worst to best.
 func pathRank(p Path) int { return slices.Index(pathOrder, p) }
 
-// connected notes how a device is reached now and says whether that is news.
-func (p *people) connected(dev wire.DeviceID, path Path) bool {
+// connected notes how a device is reached now, and says how it was before and whether that is news.
+func (p *people) connected(dev wire.DeviceID, path Path) (was Path, changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	was := p.paths[dev]
+	was = p.paths[dev]
 	if path == PathNone {
 		delete(p.paths, dev)
 	} else {
 		p.paths[dev] = path
 	}
-	return was != path
+	return was, was != path
 }
 
 // online says whether a device is connected, and how.

@@ -347,7 +347,8 @@ func (s *Service) nickNow() string {
 // PeerChanged says that a device is connected now, that its path changed, or, with PathNone, that it
 // is gone. It does not block.
 func (s *Service) PeerChanged(dev wire.DeviceID, path Path) {
-	if !s.people.connected(dev, path) {
+	was, changed := s.people.connected(dev, path)
+	if !changed {
 		return
 	}
 	if path == PathNone {
@@ -356,7 +357,7 @@ func (s *Service) PeerChanged(dev wire.DeviceID, path Path) {
 		}
 	}
 	select {
-	case s.dialogs.peers <- peerChange{dev, path}:
+	case s.dialogs.peers <- peerChange{dev, path, was}:
 	default: // the next look at the outbox notices
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 const (
@@ -54,7 +57,7 @@ func (m *MDNS) Restart() {
 func (m *MDNS) Run(ctx context.Context, found func(peer.AddrInfo)) error {
 	warned := false
 	for ctx.Err() == nil {
-		svc := mdns.NewMdnsService(m.host, m.service, notifee(found))
+		svc := mdns.NewMdnsService(freshHost{m.host}, m.service, notifee(found))
 		err := svc.Start()
 		wait := time.Duration(1 << 62)
 		if err != nil {
@@ -82,3 +85,17 @@ type notifee func(peer.AddrInfo)
 
 // HandlePeerFound implements mdns.Notifee.
 func (n notifee) HandlePeerFound(info peer.AddrInfo) { n(info) }
+
+// freshHost is a host that looks at the network interfaces whenever it is asked: libp2p's network
+// remembers their addresses for a minute, and a service that starts after a move would announce the old.
+type freshHost struct{ host.Host }
+
+// Network implements host.Host.
+func (h freshHost) Network() network.Network { return freshNetwork{h.Host.Network()} }
+
+type freshNetwork struct{ network.Network }
+
+// InterfaceListenAddresses implements network.Network.
+func (n freshNetwork) InterfaceListenAddresses() ([]ma.Multiaddr, error) {
+	return manet.ResolveUnspecifiedAddresses(n.ListenAddresses(), nil)
+}

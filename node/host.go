@@ -43,6 +43,7 @@ type hostParts struct {
 	bandwidth *bandwidth
 	observed  *basichost.ObservedAddrsManager // is set
 	gater     connmgr.ConnectionGater         // nil: everybody may connect
+	own       *interfaces                     // corrects the addresses that are told to others
 }
 
 // newHost makes the libp2p host. It does not listen yet, so that nobody is answered before the
@@ -76,12 +77,16 @@ func newHost(p *plan, parts hostParts) (host.Host, error) {
 	if parts.gater != nil {
 		opts = append(opts, libp2p.ConnectionGater(parts.gater))
 	}
+	if p.Simulation == nil {
+		opts = append(opts, libp2p.AddrsFactory(parts.own.correct))
+	}
 	opts = append(opts, transportOptions(p)...)
 	opts = append(opts, reachabilityOptions(p)...)
 	h, err := libp2p.New(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("making the host: %w", err)
 	}
+	parts.own.listensOn(h.Network().ListenAddresses)
 	return h, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +49,7 @@ type Node struct {
 	finder       *discovery.Finder
 	dht          *discovery.DHT // nil without a DHT
 	paths        *paths
+	interfaces   *interfaces
 	puncher      *puncher
 	gossip       *gossip
 	direct       *direct
@@ -92,10 +94,14 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		tcpFirst:  make(map[peer.ID]bool),
 		guarded:   make(map[peer.ID]struct{}),
 	}
+	n.interfaces = newInterfaces(net.InterfaceAddrs)
+	if p.Simulation != nil {
+		n.interfaces = newInterfaces(func() ([]net.Addr, error) { return nil, nil })
+	}
 	n.paths = newPaths(p.Logger)
 	n.paths.changed = n.pathChanged
 	var observed basichost.ObservedAddrsManager
-	parts := hostParts{bandwidth: n.bandwidth, observed: &observed, gater: cfg.gater}
+	parts := hostParts{bandwidth: n.bandwidth, observed: &observed, gater: cfg.gater, own: n.interfaces}
 	if p.Relay != nil {
 		if n.lists, err = relay.OpenLists(p.Relay.Lists, p.Logger); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,8 +29,10 @@ const (
 )
 
 // paths knows how each connected peer is reached, tells the rest of the node when that changes, and
-// closes relay connections once a direct one stands: gossip streams opened on a relay stay there
-// otherwise, and die with it. One goroutine (run) decides; libp2p's callbacks only mark peers.
+// closes relay connections once a direct one stands and answers: gossip streams opened on a relay stay
+// there otherwise, and die with it. When somebody who is connected comes again, the older connections
+// are asked whether they still work: whoever changed its network comes back while they seem to stand.
+// One goroutine (run) decides; libp2p's callbacks only mark peers.
 type paths struct {
 	host    host.Host
 	log     *slog.Logger
@@ -37,8 +40,13 @@ type paths struct {
 
 	kick chan struct{} // capacity 1
 
+	// Of run: the connections being asked whether they are alive, and what came of it.
+	asking  map[network.Conn]bool
+	results chan probed
+	probes  sync.WaitGroup
+
 	mu       sync.Mutex // guards dirty, current, punching
-	dirty    map[peer.ID]struct{}
+	dirty    map[peer.ID]mark
 	current  map[peer.ID]chat.Path
 	punching map[peer.ID]time.Time // when a hole punch with the peer began last
 }
@@ -47,7 +55,9 @@ func newPaths(log *slog.Logger) *paths {
 	return &paths{
 		log:      log,
 		kick:     make(chan struct{}, 1),
-		dirty:    make(map[peer.ID]struct{}),
+		asking:   make(map[network.Conn]bool),
+		results:  make(chan probed, maxProbes),
+		dirty:    make(map[peer.ID]mark),
 		current:  make(map[peer.ID]chat.Path),
 		punching: make(map[peer.ID]time.Time),
 	}
@@ -70,11 +80,24 @@ func (t *paths) Trace(evt *holepunch.Event) {
 	t.mu.Unlock()
 }
 
+// mark says what is to be done about a peer, each value more than those before.
+type mark int
+
+const (
+	markLook  mark = iota // decide about its path
+	markOlder             // it is newly connected: ask the other connections too
+	markAll               // ask all connections
+)
+
 // mark makes run look at a peer again.
-func (t *paths) mark(p peer.ID) {
+func (t *paths) mark(p peer.ID, m mark) {
 	t.mu.Lock()
-	t.dirty[p] = struct{}{}
+	t.dirty[p] = max(t.dirty[p], m)
 	t.mu.Unlock()
+	t.wake()
+}
+
+func (t *paths) wake() {
 	select {
 	case t.kick <- struct{}{}:
 	default:
@@ -84,8 +107,8 @@ func (t *paths) mark(p peer.ID) {
 // run decides until ctx ends. The host must be set before.
 func (t *paths) run(ctx context.Context) error {
 	watch := &network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { t.mark(c.RemotePeer()) },
-		DisconnectedF: func(_ network.Network, c network.Conn) { t.mark(c.RemotePeer()) },
+		ConnectedF:    func(_ network.Network, c network.Conn) { t.mark(c.RemotePeer(), markOlder) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { t.mark(c.RemotePeer(), markLook) },
 	}
 	t.host.Network().Notify(watch)
 	defer t.host.Network().StopNotify(watch)
@@ -98,8 +121,9 @@ func (t *paths) run(ctx context.Context) error {
 	}
 	defer sub.Close()
 	for _, p := range t.host.Network().Peers() {
-		t.mark(p)
+		t.mark(p, markLook)
 	}
+	defer t.probes.Wait()
 
 	settle := make(map[peer.ID]time.Time) // when to close the relay connections of a peer
 	timer := time.NewTimer(time.Hour)
@@ -111,29 +135,44 @@ func (t *paths) run(ctx context.Context) error {
 		case e := <-sub.Out():
 			switch e := e.(type) {
 			case event.EvtPeerIdentificationCompleted:
-				t.mark(e.Peer)
+				t.mark(e.Peer, markLook)
 			case event.EvtPeerProtocolsUpdated:
-				t.mark(e.Peer)
+				t.mark(e.Peer, markLook)
 			}
 		case <-t.kick:
-			for _, p := range t.takeDirty() {
+			for p, m := range t.takeDirty() {
+				t.ask(ctx, p, m)
 				t.decide(p, settle)
 			}
+		case r := <-t.results:
+			delete(t.asking, r.conn)
+			t.settled(r, settle)
 		case <-timer.C:
 		}
-		timer.Reset(t.closeSettled(settle))
+		timer.Reset(t.askSettled(ctx, settle))
 	}
 }
 
-func (t *paths) takeDirty() []peer.ID {
+func (t *paths) takeDirty() map[peer.ID]mark {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]peer.ID, 0, len(t.dirty))
-	for p := range t.dirty {
-		out = append(out, p)
-	}
-	clear(t.dirty)
+	out := t.dirty
+	t.dirty = make(map[peer.ID]mark)
 	return out
+}
+
+// ask probes the connections of a peer that a mark is about.
+func (t *paths) ask(ctx context.Context, p peer.ID, m mark) {
+	conns := t.host.Network().ConnsToPeer(p)
+	if m == markLook || len(conns) == 0 || (m == markOlder && len(conns) == 1) {
+		return
+	}
+	newest := slices.MaxFunc(conns, func(a, b network.Conn) int { return a.Stat().Opened.Compare(b.Stat().Opened) })
+	for _, c := range conns {
+		if !c.IsClosed() && (m == markAll || c != newest) {
+			t.probe(ctx, p, c)
+		}
+	}
 }
 
 // decide finds the best path to a peer and reports a change.
@@ -180,9 +219,9 @@ func (t *paths) decide(p peer.ID, settle map[peer.ID]time.Time) {
 	t.changed(p, path)
 }
 
-// closeSettled closes the relay connections of peers whose direct connection has stood long enough
-// and returns how long to wait for the next.
-func (t *paths) closeSettled(settle map[peer.ID]time.Time) time.Duration {
+// askSettled probes the direct connections that have stood long enough for the relayed ones to the same
+// peer to be closed, and returns how long to wait for the next.
+func (t *paths) askSettled(ctx context.Context, settle map[peer.ID]time.Time) time.Duration {
 	wait := time.Hour
 	now := time.Now()
 	for p, at := range settle {
@@ -190,21 +229,33 @@ func (t *paths) closeSettled(settle map[peer.ID]time.Time) time.Duration {
 			wait = min(wait, d)
 			continue
 		}
-		delete(settle, p)
-		conns := t.host.Network().ConnsToPeer(p)
-		direct := false
-		for _, c := range conns {
-			direct = direct || (!c.IsClosed() && connPath(c) != chat.PathRelayed)
-		}
-		for _, c := range conns {
-			if direct && connPath(c) == chat.PathRelayed {
-				if err := c.Close(); err != nil {
-					t.log.Debug("relay connection did not close", "err", err)
-				}
+		settle[p] = now.Add(probeTimeout + directSettle) // when to ask again, should nothing come of it
+		wait = min(wait, probeTimeout+directSettle)
+		for _, c := range t.host.Network().ConnsToPeer(p) {
+			if !c.IsClosed() && connPath(c) != chat.PathRelayed {
+				t.probe(ctx, p, c)
 			}
 		}
 	}
 	return wait
+}
+
+// settled takes the result of a probe: the relayed connections of a peer go once a direct one has stood
+// for long enough and has answered.
+func (t *paths) settled(r probed, settle map[peer.ID]time.Time) {
+	_, waits := settle[r.peer]
+	if !r.alive || !waits || connPath(r.conn) == chat.PathRelayed || time.Since(r.conn.Stat().Opened) < directSettle {
+		return
+	}
+	delete(settle, r.peer)
+	for _, c := range t.host.Network().ConnsToPeer(r.peer) {
+		if connPath(c) != chat.PathRelayed {
+			continue
+		}
+		if err := c.Close(); err != nil {
+			t.log.Debug("relay connection did not close", "err", err)
+		}
+	}
 }
 
 func openedWithin(c network.Conn, began time.Time) bool {

@@ -3,7 +3,8 @@ package node
 import (
 	"context"
 	"fmt"
-	"slices"
+	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -11,12 +12,15 @@ import (
 )
 
 const (
-	// clockTick is how often wall clock and ticker are compared.
-	clockTick = 5 * time.Second
+	// lookTick is how often wall clock and ticker are compared, and the addresses of the interfaces
+	// looked at: libp2p keeps its own list of them for up to a minute.
+	lookTick = 3 * time.Second
 	// clockJump is how far they may part before it counts as a suspend or a set clock.
 	clockJump = 20 * time.Second
 	// changeSettle gathers address changes that come in a burst, such as a new Wi-Fi.
-	changeSettle = 2 * time.Second
+	changeSettle = time.Second
+	// reannounceSettle gathers changes of what we tell others, such as a place at a relay.
+	reannounceSettle = 2 * time.Second
 )
 
 // jumpDetector compares the wall clock with the passing of time as this process sees it. Go's
@@ -45,49 +49,68 @@ func (n *Node) watchNetwork(ctx context.Context) error {
 		return fmt.Errorf("watching addresses: %w", err)
 	}
 	defer sub.Close()
-	tick := time.NewTicker(clockTick)
+	tick := time.NewTicker(lookTick)
 	defer tick.Stop()
 	var jump jumpDetector
-	var settled <-chan time.Time
-	known := n.ownAddrs()
+	var settled, reannounce <-chan time.Time
+	known := n.interfaces.now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-sub.Out():
-			if settled == nil {
-				settled = time.After(changeSettle)
+			// A place at a relay is a new address too, but no new network.
+			if reannounce == nil {
+				reannounce = time.After(reannounceSettle)
 			}
+		case <-reannounce:
+			reannounce = nil
+			n.finder.Reannounce()
 		case <-settled:
 			settled = nil
-			// A reservation at a relay is a new address too, but no new network.
-			if now := n.ownAddrs(); !slices.Equal(now, known) {
+			now := n.interfaces.now()
+			if gone, came := without(known, now), without(now, known); len(gone)+len(came) > 0 {
 				known = now
+				n.dropFrom(gone)
 				n.wake("network change")
-			} else {
-				n.finder.Reannounce()
 			}
 		case <-tick.C:
 			if ahead, ok := jump.jumped(n.plan.Clock.Now(), time.Now()); ok {
 				n.plan.Logger.Info("clock jumped", "by", ahead.Round(time.Second))
 				n.wake("resume")
 			}
+			if settled == nil && !maps.Equal(known, n.interfaces.now()) {
+				settled = time.After(changeSettle)
+			}
 		}
 	}
 }
 
-// ownAddrs returns this machine's own addresses, sorted.
-func (n *Node) ownAddrs() []string {
-	addrs, err := n.host.Network().InterfaceListenAddresses()
-	if err != nil {
-		return nil
+// dropFrom closes the connections that began at addresses this machine no longer has. QUIC uses one
+// socket for all of them: its connections might survive the move, but by addresses that nobody here
+// learns of, and not through a NAT on the other side.
+func (n *Node) dropFrom(gone map[netip.Addr]struct{}) {
+	var lost4, lost6 bool
+	for ip := range gone {
+		lost4, lost6 = lost4 || ip.Is4(), lost6 || ip.Is6()
 	}
-	out := make([]string, 0, len(addrs))
-	for _, a := range addrs {
-		out = append(out, a.String())
+	for _, c := range n.host.Network().Conns() {
+		if isCircuit(c.RemoteMultiaddr()) {
+			continue // goes with the connection to its relay
+		}
+		local, ok := addrIP(c.LocalMultiaddr())
+		if !ok {
+			continue
+		}
+		_, dead := gone[local]
+		if local.IsUnspecified() {
+			remote, ok := addrIP(c.RemoteMultiaddr())
+			dead = ok && !remote.IsLoopback() && (remote.Is4() && lost4 || remote.Is6() && lost6)
+		}
+		if dead {
+			go c.Close() // ends by itself: on a dead line it waits for an answer that cannot come
+		}
 	}
-	slices.Sort(out)
-	return out
 }
 
 // wake makes the node find its place again.
@@ -109,6 +132,7 @@ func (n *Node) wake(reason string) {
 	if n.dht != nil {
 		n.dht.Refresh()
 	}
+	n.paths.probeAll()
 	n.finder.Wake()
 	n.leases.wake()
 	n.puncher.again()

@@ -99,7 +99,6 @@ func TestLabCache(t *testing.T) {
 // what was said meanwhile arrives.
 func TestLabRoaming(t *testing.T) {
 	t.Parallel()
-	onlyFull(t)
 	f := newField(t)
 	relays := f.relays(1)
 	home := f.Home("home A", natlab.Cone)
