@@ -9,8 +9,9 @@ import (
 // it, so a slow one costs nothing and finds out, by a reset, once its place is gone.
 type eventLog struct {
 	mu    sync.Mutex // guards everything below
-	ring  []Event
+	ring  []Event    // grows up to size
 	sizes []int
+	size  int
 	head  int    // index of the oldest event
 	count int    // events in the ring
 	bytes int    // sum of sizes
@@ -26,10 +27,21 @@ const liveQueue = 16
 
 // newEventLog returns a log of at most size events and most bytes; cursors start above first.
 func newEventLog(first uint64, size, most int) *eventLog {
-	return &eventLog{
-		ring: make([]Event, size), sizes: make([]int, size), next: first + 1, most: most,
-		subs: make(map[*Subscription]struct{}),
+	return &eventLog{size: size, next: first + 1, most: most, subs: make(map[*Subscription]struct{})}
+}
+
+// eventRing is the size that the ring begins with: a quiet node needs no more.
+const eventRing = 64
+
+// grow doubles the ring, up to its size.
+func (l *eventLog) grow() {
+	n := min(max(2*len(l.ring), eventRing), l.size)
+	ring, sizes := make([]Event, n), make([]int, n)
+	for i := range l.count {
+		at := (l.head + i) % len(l.ring)
+		ring[i], sizes[i] = l.ring[at], l.sizes[at]
 	}
+	l.ring, l.sizes, l.head = ring, sizes, 0
 }
 
 // eventSize estimates the memory of an event in bytes.
@@ -52,6 +64,9 @@ func (l *eventLog) publish(events ...Event) {
 		e.Cursor = l.next
 		l.next++
 		size := eventSize(&e)
+		if l.count == len(l.ring) && len(l.ring) < l.size {
+			l.grow()
+		}
 		for l.count == len(l.ring) || l.count > 0 && l.bytes+size > l.most {
 			l.bytes -= l.sizes[l.head]
 			l.ring[l.head] = Event{}

@@ -18,6 +18,7 @@ import (
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/discovery"
 	"github.com/starling-chat/starling/node/relay"
+	"github.com/starling-chat/starling/storage"
 )
 
 // Reachability says how a node takes its own position in the network.
@@ -97,6 +98,14 @@ type Simulation struct {
 	Options []libp2p.Option
 	// LAN, if set, takes the place of mDNS; a host's constructor so that it can announce itself.
 	LAN func(h host.Host) discovery.LAN
+	// Store, if set, is what the node stores in; it is not closed with the node, so that it outlives a
+	// restart.
+	Store *storage.Store
+	// RoomSecret derives the secrets of public rooms; nil is the real way, which is slow on purpose.
+	RoomSecret func(network, name, password string) (wire.RoomSecret, error)
+	// Heard is told of each room message that arrives for the first time, own ones included: the
+	// topic layer's id of it, and the neighbour it came from. It must not block.
+	Heard func(id string, from peer.ID)
 }
 
 // Limits bound a node. Every number can be set; 0 takes the default, and there is no unlimited.

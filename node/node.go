@@ -140,9 +140,14 @@ func (n *Node) compose() error {
 	n.direct.host, n.direct.reach, n.direct.hint = n.host, n.reach, n.hint
 	n.leases, n.reservations = newLeases(n), newReservations(n)
 
+	var roomSecret func(network, name, password string) (wire.RoomSecret, error)
+	if p.Simulation != nil {
+		roomSecret, n.gossip.counters.heard = p.Simulation.RoomSecret, p.Simulation.Heard
+	}
 	var err error
 	if p.Relay == nil {
 		n.chat, err = chat.New(chat.Config{
+			RoomSecret:  roomSecret,
 			Network:     p.Network,
 			Device:      p.Keys.Device(),
 			Certificate: p.Keys.Certificate,
@@ -258,6 +263,9 @@ func openStore(ctx context.Context, p *plan) (*storage.Store, error) {
 		opts = storage.RelayOptions(p.StoreDir, key[:])
 	}
 	opts.Logger, opts.Now = p.Logger, p.Clock.Now
+	if p.Simulation != nil && p.Simulation.Store != nil {
+		return p.Simulation.Store, nil
+	}
 	if p.StoreDir == "" {
 		return storage.OpenMemory(opts)
 	}
@@ -485,7 +493,7 @@ func (n *Node) close(ctx context.Context) error {
 		if n.host != nil {
 			errs = append(errs, closeHost(ctx, n.host))
 		}
-		if n.store != nil {
+		if n.store != nil && (n.plan.Simulation == nil || n.plan.Simulation.Store == nil) {
 			errs = append(errs, n.store.Close())
 		}
 		n.closeErr = errors.Join(errs...)

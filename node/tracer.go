@@ -17,7 +17,8 @@ type gossipCounters struct {
 	outboundDrops, inboundDrops       atomic.Uint64
 	subscriptionDrops, rateLimitDrops atomic.Uint64
 
-	gone func(peer.ID) // a peer's stream ended
+	gone  func(peer.ID)                 // a peer's stream ended
+	heard func(id string, from peer.ID) // a message arrived for the first time; for simulations, may be nil
 }
 
 var _ pubsub.RawTracer = (*gossipCounters)(nil)
@@ -49,7 +50,12 @@ func (*gossipCounters) Prune(peer.ID, string) {}
 func (*gossipCounters) ValidateMessage(*pubsub.Message) {}
 
 // DeliverMessage implements pubsub.RawTracer.
-func (c *gossipCounters) DeliverMessage(*pubsub.Message) { c.delivered.Add(1) }
+func (c *gossipCounters) DeliverMessage(m *pubsub.Message) {
+	c.delivered.Add(1)
+	if c.heard != nil {
+		c.heard(m.ID, m.ReceivedFrom)
+	}
+}
 
 // RejectMessage implements pubsub.RawTracer.
 func (c *gossipCounters) RejectMessage(_ *pubsub.Message, reason string) {

@@ -5,10 +5,12 @@
 // Everything has to happen inside a bubble of testing/synctest; [Start] and [Network.Stop] belong to
 // the bubble's first goroutine. The network carries QUIC only, every node has a public address of
 // its own, and there is no NAT: real ones are in node/natlab. Stores lie in memory and do not
-// survive a restart.
+// survive a restart, unless [Options].Durable says so.
 //
-// From a seed come the keys of all nodes, latencies and losses. The scheduling of goroutines does
-// not, so two runs agree in what is delivered and, to a few milliseconds, in when.
+// From a seed come the keys of all nodes, who knows whom, latencies and losses. The scheduling of
+// goroutines does not, so two runs agree in what is delivered and, to a few milliseconds, in when.
+//
+// [Simulate] plays a whole [Scenario] and measures it: `starling sim` is that.
 package nodetest
 
 import (
@@ -20,6 +22,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +37,7 @@ import (
 	"github.com/starling-chat/starling/discovery"
 	"github.com/starling-chat/starling/node"
 	"github.com/starling-chat/starling/node/relay"
+	"github.com/starling-chat/starling/storage"
 )
 
 // Options describe a network. The zero value of a field is its default.
@@ -53,6 +57,15 @@ type Options struct {
 	LAN bool
 	// DHT switches discovery by rendezvous on; it needs a relay.
 	DHT bool
+	// Neighbours is how many of the laptops that started earlier each laptop knows and keeps connected,
+	// chosen at random (0).
+	Neighbours int
+	// Durable keeps each laptop's store across its restarts.
+	Durable bool
+	// Asleep makes no laptop start by itself.
+	Asleep bool
+	// Heard is told of each room message that arrives at a node for the first time; see node.Simulation.
+	Heard func(i int, id string, from peer.ID)
 	// Change may change a node's configuration before it starts; relays come after the laptops.
 	Change func(i int, cfg *node.Config)
 }
@@ -77,16 +90,19 @@ type Network struct {
 	Nodes  []*Node // laptops, in the order of their start
 	Relays []*Node
 
-	t     testing.TB
-	opts  Options
-	sim   *simnet.Simnet
-	ports []*port        // of the laptops, then of the relays
-	pumps sync.WaitGroup // their goroutines
-	lan   *lan
+	t         testing.TB
+	opts      Options
+	sim       *simnet.Simnet
+	ports     []*port // of the laptops, then of the relays
+	byAddress map[string]*port
+	pumps     sync.WaitGroup // their goroutines
+	lan       *lan
 
-	mu    sync.Mutex // guards rand, parts
-	rand  *rand.Rand
-	parts map[string]int // address -> part of the network; nil: whole
+	packets, bytes atomic.Uint64 // sent so far, IP and UDP headers included
+
+	mu      sync.Mutex     // guards parts, secrets
+	parts   map[string]int // address -> part of the network; nil: whole
+	secrets map[[2]string]wire.RoomSecret
 }
 
 // Node is one node of a network, across its restarts.
@@ -98,18 +114,21 @@ type Node struct {
 	net   *Network
 	index int
 	relay bool
-	stop  func() // nil when it does not run
+	knows []int          // laptops
+	store *storage.Store // across restarts; nil unless that is wanted
+	stop  func()         // nil when it does not run
 }
 
 // Start makes a network and returns when every node is ready.
 func Start(t testing.TB, o Options) *Network {
 	t.Helper()
 	o.fill()
-	n := &Network{t: t, opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0)), lan: &lan{}}
+	n := &Network{t: t, opts: o, lan: &lan{}, byAddress: make(map[string]*port), secrets: make(map[[2]string]wire.RoomSecret)}
 	n.sim = &simnet.Simnet{LatencyFunc: n.latency, Logger: slog.New(slog.DiscardHandler)}
 	for i := range o.Nodes + o.Relays {
 		ip := simnet.IntToPublicIPv4(i)
-		n.ports = append(n.ports, n.newPort(ip, ip.String()+":4001"))
+		p := n.newPort(ip, ip.String()+":4001", rand.New(rand.NewPCG(o.Seed, uint64(i)<<32)))
+		n.ports, n.byAddress[p.from] = append(n.ports, p), p
 	}
 	n.sim.Start()
 	for _, p := range n.ports {
@@ -120,10 +139,13 @@ func Start(t testing.TB, o Options) *Network {
 		r.Start()
 		n.Relays = append(n.Relays, r)
 	}
+	random := rand.New(rand.NewPCG(o.Seed, 1))
 	for i := range o.Nodes {
-		l := &Node{net: n, index: i, Keys: NewKeys(t, o.Seed, i)}
-		l.Start()
+		l := &Node{net: n, index: i, Keys: NewKeys(t, o.Seed, i), knows: random.Perm(i)[:min(i, o.Neighbours)]}
 		n.Nodes = append(n.Nodes, l)
+		if !o.Asleep {
+			l.Start()
+		}
 	}
 	return n
 }
@@ -142,20 +164,30 @@ func (n *Network) Stop() {
 }
 
 // latency is how long a packet travels.
-func (n *Network) latency(*simnet.Packet) time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.opts.Latency + time.Duration(n.rand.Int64N(int64(n.opts.Jitter)+1))
+func (n *Network) latency(p *simnet.Packet) time.Duration {
+	return n.opts.Latency + n.byAddress[p.From.String()].jitter(n.opts.Jitter)
 }
 
-// lost says whether a packet from one address to another does not arrive.
-func (n *Network) lost(from, to string) bool {
+// cut says whether two addresses are in different parts of the network.
+func (n *Network) cut(from, to string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.parts != nil && n.parts[from] != n.parts[to] {
-		return true
+	return n.parts != nil && n.parts[from] != n.parts[to]
+}
+
+// roomSecret derives a room's secret once for all nodes: each would take a tenth of a second for it.
+func (n *Network) roomSecret(network, name, password string) (wire.RoomSecret, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := [2]string{name, password}
+	if secret, ok := n.secrets[key]; ok {
+		return secret, nil
 	}
-	return n.opts.Loss > 0 && n.rand.Float64() < n.opts.Loss
+	secret, err := wire.PublicRoomSecret(network, name, password)
+	if err == nil {
+		n.secrets[key] = secret
+	}
+	return secret, err
 }
 
 // Split cuts the network into parts: nodes of different groups do not reach each other. Who is in
@@ -232,7 +264,16 @@ func (l *Node) config() node.Config {
 			cfg.Relays = append(cfg.Relays, r.Addrs()...)
 		}
 	}
-	cfg.Simulation = &node.Simulation{Options: []libp2p.Option{l.net.transport(l)}}
+	for _, i := range l.knows {
+		cfg.Bootstraps = append(cfg.Bootstraps, l.net.Nodes[i].fullAddress(l.net.t))
+	}
+	cfg.Simulation = &node.Simulation{Options: []libp2p.Option{l.net.transport(l)}, RoomSecret: l.net.roomSecret}
+	if o.Durable && !l.relay {
+		cfg.Simulation.Store = l.openStore()
+	}
+	if o.Heard != nil {
+		cfg.Simulation.Heard = func(id string, from peer.ID) { o.Heard(l.index, id, from) }
+	}
 	if o.LAN && !l.relay {
 		cfg.Simulation.LAN = func(h host.Host) discovery.LAN { return &member{lan: l.net.lan, host: h} }
 	}
@@ -245,6 +286,31 @@ func (l *Node) config() node.Config {
 func (l *Node) ip() string { return simnet.IntToPublicIPv4(l.index).String() }
 
 func (l *Node) address() string { return l.ip() + ":4001" }
+
+// fullAddress is where others find the node, whether it runs or not.
+func (l *Node) fullAddress(t testing.TB) string {
+	return "/ip4/" + l.ip() + "/udp/4001/quic-v1/p2p/" + l.peerID(t).String()
+}
+
+func (l *Node) peerID(t testing.TB) peer.ID {
+	t.Helper()
+	id, err := peer.IDFromBytes([]byte(l.Keys.device.ID().PeerID()))
+	if err != nil {
+		t.Fatalf("nodetest: node %d: %v", l.index, err)
+	}
+	return id
+}
+
+// openStore returns the store that outlives the node's restarts.
+func (l *Node) openStore() *storage.Store {
+	if l.store == nil {
+		var err error
+		if l.store, err = storage.OpenMemory(storage.Options{}); err != nil {
+			l.net.t.Fatalf("nodetest: node %d: %v", l.index, err)
+		}
+	}
+	return l.store
+}
 
 // Join joins a public room and returns it as a target.
 func (l *Node) Join(room string) chat.Target {

@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -58,16 +59,34 @@ type port struct {
 	from string
 	sim  *simnet.SimConn
 
-	mu   sync.Mutex // guards open
+	mu   sync.Mutex // guards all below
+	rand *rand.Rand // of its own, so that what others send has no say in what it loses
 	conn *conn      // nil while the node is down: packets are lost
 }
 
-func (n *Network) newPort(ip net.IP, from string) *port {
+func (n *Network) newPort(ip net.IP, from string, random *rand.Rand) *port {
 	line := simnet.LinkSettings{BitsPerSecond: n.opts.BitsPerSecond}
 	return &port{
-		net: n, from: from,
+		net: n, from: from, rand: random,
 		sim: n.sim.NewEndpoint(&net.UDPAddr{IP: ip, Port: 4001}, simnet.NodeBiDiLinkSettings{Uplink: line, Downlink: line}),
 	}
+}
+
+// loses says whether the next packet that is sent from here does not arrive.
+func (p *port) loses(share float64) bool {
+	if share <= 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rand.Float64() < share
+}
+
+// jitter is what the next packet takes longer, up to a most.
+func (p *port) jitter(most time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Duration(p.rand.Int64N(int64(most) + 1))
 }
 
 // pump hands packets to whoever has the port open, until the network stops.
@@ -98,6 +117,9 @@ func (p *port) open() *conn {
 	p.mu.Unlock()
 	return c
 }
+
+// packetHeaders are the bytes of the IP and UDP headers of a packet.
+const packetHeaders = 28
 
 type packet struct {
 	data []byte
@@ -151,7 +173,10 @@ func (c *conn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, net.ErrClosed
 	default:
 	}
-	if c.port.net.lost(c.port.from, to.String()) {
+	n := c.port.net
+	n.packets.Add(1)
+	n.bytes.Add(uint64(len(b)) + packetHeaders)
+	if n.cut(c.port.from, to.String()) || c.port.loses(n.opts.Loss) {
 		return len(b), nil
 	}
 	return c.port.sim.WriteTo(b, to)
