@@ -86,6 +86,8 @@ func newBody(k Kind) Body {
 		return &PolicyBody{}
 	case KindEpoch:
 		return &EpochBody{}
+	case KindRevoke:
+		return &RevokeBody{}
 	case KindTyping:
 		return &TypingBody{}
 	case KindPresence:

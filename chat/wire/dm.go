@@ -241,6 +241,12 @@ const (
 	DMAccept DMKind = 69
 	// DMContact asks a stranger to become a contact.
 	DMContact DMKind = 70
+	// DMRoomLog hands over membership events of a private room.
+	DMRoomLog DMKind = 71
+	// DMRoomWanted asks a member for membership events and secrets.
+	DMRoomWanted DMKind = 72
+	// DMRoomRefused answers an invite that was not taken.
+	DMRoomRefused DMKind = 73
 
 	DMTyping DMKind = 128
 )

@@ -3,7 +3,8 @@ package wire
 import "crypto/mlkem"
 
 // DMBody is the content of a direct message of one of the kinds that rooms do
-// not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody, *ContactBody. For the kinds that
+// not have: *RoomSecretBody, *RecordsBody, *JoinRequestBody, *ContactBody,
+// *RoomLogBody, *RoomWantedBody, *RoomRefusedBody. For the kinds that
 // rooms share, see DMKind.EventKind, EncodeBody and ParseBody.
 type DMBody interface {
 	// DMKind returns the kind whose content this is.
@@ -98,6 +99,12 @@ func ParseDMBody(k DMKind, content []byte) (DMBody, error) {
 		b = &JoinRequestBody{}
 	case DMContact:
 		b = &ContactBody{}
+	case DMRoomLog:
+		b = &RoomLogBody{}
+	case DMRoomWanted:
+		b = &RoomWantedBody{}
+	case DMRoomRefused:
+		b = &RoomRefusedBody{}
 	default:
 		return nil, unsupportedf("direct message of kind %d", k)
 	}

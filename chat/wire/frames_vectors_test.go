@@ -82,6 +82,10 @@ func testDMBodies(t testing.TB) []DMBody {
 		&RecordsBody{DeviceList: []byte("list"), PrekeyRecord: []byte("prekeys")},
 		&RecordsBody{Restart: &RestartPrekey{PrekeyID: 9, Prekey: fill("restart"), KEM: bytes.Repeat([]byte{7}, mlkem.EncapsulationKeySize768)}},
 		&JoinRequestBody{Invite: []byte("invite")},
+		&RoomLogBody{Room: RoomID(fill("room id")), Events: [][]byte{[]byte("create"), []byte("add")}},
+		&RoomWantedBody{Room: RoomID(fill("room id")), IDs: []EventID{EventID(fill("wanted"))}},
+		&RoomWantedBody{Room: RoomID(fill("room id")), Secrets: true},
+		&RoomRefusedBody{Room: RoomID(fill("room id")), Token: InviteToken{7}, Code: RefusedUsed},
 		&ContactBody{Nick: "ada", Token: InviteToken{7}, Text: "we met in Paris"},
 	}
 }
@@ -166,12 +170,16 @@ func testLinks(t testing.TB) []Link {
 		Name: "The Kitchen", Addresses: []string{"/dns4/relay.example/udp/4001/quic-v1"},
 	}
 	must(t, invite.Sign(testKey("ada/laptop")))
+	open := *invite
+	open.Reusable, open.Doors = true, []Door{{Account: AccountID(fill("bob")), Device: DeviceID(fill("bob's"))}}
+	must(t, open.Sign(testKey("ada/laptop")))
 	return []Link{
 		&ContactLink{Certificate: cert},
 		&ContactLink{Certificate: cert, Nick: "ada", Addresses: []string{"/ip4/192.0.0.200/tcp/4001", "/ip6/::1/tcp/1"}, Token: InviteToken{8}},
 		&RoomLink{Name: "lobby"},
 		&RoomLink{Name: "\u65e5\u672c\u8a9e", Network: "test", Password: true, Addresses: []string{"/ip4/192.0.0.200/udp/4001/quic-v1"}},
 		invite,
+		&open,
 	}
 }
 

@@ -7,7 +7,7 @@ import "fmt"
 // A kind this version does not know is kept and passed on all the same.
 type Kind uint8
 
-// The kinds of version 1. 11 to 31 are reserved for room kinds, 38 to 47 for
+// The kinds of version 1. 11 to 31 are reserved for room kinds, 39 to 47 for
 // membership, 48 to 95 for later use; 96 to 127 and 224 to 255 are for
 // experiments and never given a meaning here.
 const (
@@ -28,6 +28,7 @@ const (
 	KindRole   Kind = 35
 	KindPolicy Kind = 36
 	KindEpoch  Kind = 37
+	KindRevoke Kind = 38
 
 	KindTyping   Kind = 128
 	KindPresence Kind = 129
@@ -38,7 +39,7 @@ var kindNames = map[Kind]string{
 	KindProfile: "profile", KindJoin: "join", KindLeave: "leave", KindTopic: "topic",
 	KindBan: "ban", KindReadMarker: "read-marker",
 	KindCreate: "create", KindAdd: "add", KindRemove: "remove", KindRole: "role",
-	KindPolicy: "policy", KindEpoch: "epoch",
+	KindPolicy: "policy", KindEpoch: "epoch", KindRevoke: "revoke",
 	KindTyping: "typing", KindPresence: "presence",
 }
 

@@ -107,6 +107,17 @@ const (
 	// MaxAddress bounds one address in text form, in bytes.
 	MaxAddress = 256
 
+	// MaxDoors bounds the members named in an invite besides its maker.
+	MaxDoors = 3
+	// MaxMarks bounds the devices of which a removal says what stands.
+	MaxMarks = 16
+	// MaxRoomLogEvents bounds the events of one RoomLogBody, and the ids of
+	// one RoomWantedBody.
+	MaxRoomLogEvents = 64
+	// MaxMembershipEvents bounds the membership events of a room that are
+	// looked at.
+	MaxMembershipEvents = 1 << 16
+
 	// MaxDevices bounds the devices in a DeviceList, and its revocations.
 	MaxDevices = 16
 	// MaxMailboxes bounds the mailboxes in a PrekeyRecord.

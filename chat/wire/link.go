@@ -85,13 +85,14 @@ type RoomLink struct {
 	Addresses []string
 }
 
-// InviteLink invites to a private room. The token may be redeemed once, with
-// any member that has the right to add; the inviter's device signed it, so that
-// such a member can see who invited.
+// InviteLink invites to a private room. It is redeemed with any member that has
+// the right to add; the inviter's device signed it, so that such a member can
+// see who invited.
 //
 // Encoding: {1 version varint, 2 room 32, 3 certificate of the inviter, 4 token
-// 16, 5 expires fixed64 (Unix ms), 6 room name, 7 addresses (repeated), 15
-// signature 64 under DomainInvite}.
+// 16, 5 expires fixed64 (Unix ms), 6 room name, 7 addresses (repeated), 8
+// reusable flag, 9 doors (repeated): {1 account 32, 2 device 32}, 15 signature
+// 64 under DomainInvite}.
 type InviteLink struct {
 	Room      RoomID
 	Inviter   Certificate
@@ -99,7 +100,16 @@ type InviteLink struct {
 	Expires   time.Time // UTC, milliseconds
 	Name      string    // for display
 	Addresses []string
+	Reusable  bool   // good for more than one account
+	Doors     []Door // others who may admit, should the inviter be away
 	Signature Signature
+}
+
+// Door is a member who could admit when the invite was made, and where that
+// member might be met. It is a hint: whoever is met must prove the account.
+type Door struct {
+	Account AccountID
+	Device  DeviceID
 }
 
 // Text implements Link.
@@ -213,7 +223,34 @@ func (l *InviteLink) signedPart() []byte {
 	for _, a := range l.Addresses {
 		e.string(7, a)
 	}
+	e.flag(8, l.Reusable)
+	for i := range l.Doors {
+		var in encoder
+		in.id(1, l.Doors[i].Account[:])
+		in.id(2, l.Doors[i].Device[:])
+		e.bytes(9, in.b)
+	}
 	return e.b
+}
+
+// maxDoor bounds an encoded Door, in bytes.
+const maxDoor = 72
+
+func (d *decoder) door(list []Door) []Door {
+	in := newDecoder("door", d.item(maxDoor, len(list), MaxDoors), maxDoor)
+	var o Door
+	for d.err == nil && in.next() {
+		switch in.num {
+		case 1:
+			in.id(o.Account[:])
+		case 2:
+			in.id(o.Device[:])
+		default:
+			in.unknown()
+		}
+	}
+	d.check(in.finish())
+	return append(list, o)
 }
 
 func (l *InviteLink) check() error {
@@ -231,6 +268,14 @@ func (l *InviteLink) check() error {
 	}
 	if err := checkLine("room name", l.Name, MaxPrivateName); err != nil {
 		return err
+	}
+	if len(l.Doors) > MaxDoors {
+		return invalidf("%d doors, at most %d", len(l.Doors), MaxDoors)
+	}
+	for i := range l.Doors {
+		if l.Doors[i].Account.IsZero() || l.Doors[i].Device == (DeviceID{}) {
+			return invalidf("door without an account or device")
+		}
 	}
 	return checkAddresses(l.Addresses)
 }
@@ -256,6 +301,10 @@ func ParseInvite(raw []byte) (*InviteLink, error) {
 			l.Name = d.string(MaxPrivateName)
 		case 7:
 			l.Addresses = append(l.Addresses, string(d.item(MaxAddress, len(l.Addresses), MaxLinkAddresses)))
+		case 8:
+			l.Reusable = d.flag()
+		case 9:
+			l.Doors = d.door(l.Doors)
 		case recordSignature:
 			d.exact(l.Signature[:])
 			signed = true

@@ -1,5 +1,7 @@
 package wire
 
+import "bytes"
+
 // Role is what an account may do in a room. A higher number may do all that a
 // lower one may.
 type Role uint8
@@ -62,20 +64,38 @@ type AddBody struct {
 	Account AccountID
 	Role    Role
 	// Invite is the one-time token that was redeemed, so that it is not taken
-	// twice; zero if the account was added without one.
+	// twice; zero if the account was added without one, or by an invite that
+	// may be used more than once.
 	Invite InviteToken
 }
 
 // RemoveBody ends an account's membership and begins the next epoch, whose
 // secret the removed never gets.
 //
-// Encoding: {1 account 32, 2 reason, 3 next epoch varint, 4 topic key 32}.
+// Encoding: {1 account 32, 2 reason, 3 next epoch varint, 4 topic key 32, 5
+// marks (repeated): {1 device 32, 2 sequence varint, 3 event 32}}.
 type RemoveBody struct {
 	Account AccountID
 	Reason  string
 	Epoch   uint32
 	Topic   TopicKey
+	// Marks say what of the removed account's events stands, in ascending order
+	// of the devices.
+	Marks []Mark
 }
+
+// Mark names the last event of a device that the author of a removal knew: it
+// and what its previous leads to stand, what else the device made is void.
+type Mark struct {
+	Device DeviceID
+	Seq    uint64
+	Last   EventID
+}
+
+// RevokeBody makes an invite worthless.
+//
+// Encoding: {1 token 16}.
+type RevokeBody struct{ Invite InviteToken }
 
 // RoleBody gives a member another role.
 //
@@ -123,6 +143,26 @@ func (*RoleBody) EventKind() Kind { return KindRole }
 
 // EventKind implements Body.
 func (*EpochBody) EventKind() Kind { return KindEpoch }
+
+// EventKind implements Body.
+func (*RevokeBody) EventKind() Kind { return KindRevoke }
+
+func (b *RevokeBody) encodeBody(e *encoder) { e.id(1, b.Invite[:]) }
+
+func (b *RevokeBody) decodeBody(d *decoder) {
+	if d.num != 1 {
+		d.unknown()
+		return
+	}
+	d.id(b.Invite[:])
+}
+
+func (b *RevokeBody) checkBody() error {
+	if b.Invite == (InviteToken{}) {
+		return invalidf("revocation of no invite")
+	}
+	return nil
+}
 
 func (b *PolicyBody) encodeBody(e *encoder) {
 	e.uint(1, uint64(b.RatePerMinute))
@@ -243,6 +283,52 @@ func (b *RemoveBody) encodeBody(e *encoder) {
 	e.string(2, b.Reason)
 	e.uint(3, uint64(b.Epoch))
 	e.id(4, b.Topic[:])
+	for i := range b.Marks {
+		m := &b.Marks[i]
+		var in encoder
+		in.id(1, m.Device[:])
+		in.uint(2, m.Seq)
+		in.id(3, m.Last[:])
+		e.bytes(5, in.b)
+	}
+}
+
+// maxMark bounds an encoded Mark, in bytes.
+const maxMark = 96
+
+func (d *decoder) mark(list []Mark) []Mark {
+	in := newDecoder("mark", d.item(maxMark, len(list), MaxMarks), maxMark)
+	var m Mark
+	for d.err == nil && in.next() {
+		switch in.num {
+		case 1:
+			in.id(m.Device[:])
+		case 2:
+			m.Seq = in.uint(1<<63 - 1)
+		case 3:
+			in.id(m.Last[:])
+		default:
+			in.unknown()
+		}
+	}
+	d.check(in.finish())
+	return append(list, m)
+}
+
+func checkMarks(list []Mark) error {
+	if len(list) > MaxMarks {
+		return invalidf("%d marks, at most %d", len(list), MaxMarks)
+	}
+	for i := range list {
+		m := &list[i]
+		if m.Device == (DeviceID{}) || m.Seq == 0 || m.Seq > 1<<63-1 || m.Last.IsZero() {
+			return invalidf("mark without a device, number or event")
+		}
+		if i > 0 && bytes.Compare(list[i-1].Device[:], m.Device[:]) >= 0 {
+			return invalidf("marks not ascending")
+		}
+	}
+	return nil
 }
 
 func (b *RemoveBody) decodeBody(d *decoder) {
@@ -255,6 +341,8 @@ func (b *RemoveBody) decodeBody(d *decoder) {
 		b.Epoch = uint32(d.uint(1<<32 - 1))
 	case 4:
 		d.id(b.Topic[:])
+	case 5:
+		b.Marks = d.mark(b.Marks)
 	default:
 		d.unknown()
 	}
@@ -266,6 +354,9 @@ func (b *RemoveBody) checkBody() error {
 	}
 	if b.Epoch == 0 || b.Topic.IsZero() {
 		return invalidf("removal without the next epoch")
+	}
+	if err := checkMarks(b.Marks); err != nil {
+		return err
 	}
 	return checkText("reason", b.Reason, MaxReason)
 }

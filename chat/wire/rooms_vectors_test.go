@@ -46,6 +46,10 @@ func testBodies() []Body {
 		&policy,
 		&PolicyBody{},
 		&EpochBody{Epoch: 3, Topic: topic},
+		&RemoveBody{Account: eve, Epoch: 4, Topic: topic, Marks: []Mark{
+			{Device: DeviceID(fill("device")), Seq: 300, Last: EventID(fill("last"))},
+		}},
+		&RevokeBody{Invite: InviteToken{9, 9}},
 		&TypingBody{},
 		&TypingBody{Stopped: true},
 		&PresenceBody{State: PresenceAway},

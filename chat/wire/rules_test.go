@@ -124,29 +124,35 @@ func TestBodyRules(t *testing.T) {
 	topic, acct := TopicKey{1}, AccountID{1}
 	body := func(b Body) error { _, err := EncodeBody(b); return err }
 	refused(t, map[string]error{
-		"message empty":        body(&MessageBody{}),
-		"mentions descending":  body(&MessageBody{Text: "x", Mentions: []AccountID{{2}, {1}}}),
-		"mention twice":        body(&EditBody{Text: "x", Mentions: []AccountID{{2}, {2}}}),
-		"mention of nobody":    body(&EditBody{Text: "x", Mentions: []AccountID{{}}}),
-		"file without name":    body(&MessageBody{Files: []File{{}}}),
-		"file name of 2 lines": body(&MessageBody{Files: []File{{Name: "a\nb"}}}),
-		"edit empty":           body(&EditBody{}),
-		"reaction empty":       body(&ReactBody{}),
-		"profile without nick": body(&ProfileBody{About: "x"}),
-		"ban of nobody":        body(&BanBody{}),
-		"marker empty":         body(&ReadMarkerBody{}),
-		"presence of none":     body(&PresenceBody{}),
-		"create without name":  body(&CreateBody{Topic: topic, Network: "m"}),
-		"create without topic": body(&CreateBody{Name: "x", Network: "m"}),
-		"create, no network":   body(&CreateBody{Name: "x", Topic: topic}),
-		"add of nobody":        body(&AddBody{Role: RoleMember}),
-		"add without role":     body(&AddBody{Account: acct}),
-		"remove of nobody":     body(&RemoveBody{Epoch: 1, Topic: topic}),
-		"remove, no epoch":     body(&RemoveBody{Account: acct, Topic: topic}),
-		"remove, no topic":     body(&RemoveBody{Account: acct, Epoch: 1}),
-		"role of nobody":       body(&RoleBody{Role: RoleAdmin}),
-		"epoch 0":              body(&EpochBody{Topic: topic}),
-		"epoch without topic":  body(&EpochBody{Epoch: 1}),
+		"message empty":         body(&MessageBody{}),
+		"mentions descending":   body(&MessageBody{Text: "x", Mentions: []AccountID{{2}, {1}}}),
+		"mention twice":         body(&EditBody{Text: "x", Mentions: []AccountID{{2}, {2}}}),
+		"mention of nobody":     body(&EditBody{Text: "x", Mentions: []AccountID{{}}}),
+		"file without name":     body(&MessageBody{Files: []File{{}}}),
+		"file name of 2 lines":  body(&MessageBody{Files: []File{{Name: "a\nb"}}}),
+		"edit empty":            body(&EditBody{}),
+		"reaction empty":        body(&ReactBody{}),
+		"profile without nick":  body(&ProfileBody{About: "x"}),
+		"ban of nobody":         body(&BanBody{}),
+		"marker empty":          body(&ReadMarkerBody{}),
+		"presence of none":      body(&PresenceBody{}),
+		"create without name":   body(&CreateBody{Topic: topic, Network: "m"}),
+		"create without topic":  body(&CreateBody{Name: "x", Network: "m"}),
+		"create, no network":    body(&CreateBody{Name: "x", Topic: topic}),
+		"add of nobody":         body(&AddBody{Role: RoleMember}),
+		"add without role":      body(&AddBody{Account: acct}),
+		"remove of nobody":      body(&RemoveBody{Epoch: 1, Topic: topic}),
+		"remove, no epoch":      body(&RemoveBody{Account: acct, Topic: topic}),
+		"remove, no topic":      body(&RemoveBody{Account: acct, Epoch: 1}),
+		"role of nobody":        body(&RoleBody{Role: RoleAdmin}),
+		"epoch 0":               body(&EpochBody{Topic: topic}),
+		"revocation of nothing": body(&RevokeBody{}),
+		"mark without a number": body(&RemoveBody{Account: AccountID{1}, Epoch: 1, Topic: topic, Marks: []Mark{{Device: DeviceID{1}, Last: EventID{1}}}}),
+		"marks out of order": body(&RemoveBody{Account: AccountID{1}, Epoch: 1, Topic: topic, Marks: []Mark{
+			{Device: DeviceID{2}, Seq: 1, Last: EventID{1}}, {Device: DeviceID{1}, Seq: 1, Last: EventID{1}},
+		}}),
+		"too many marks":      body(&RemoveBody{Account: AccountID{1}, Epoch: 1, Topic: topic, Marks: make([]Mark, MaxMarks+1)}),
+		"epoch without topic": body(&EpochBody{Epoch: 1}),
 	})
 }
 
@@ -231,6 +237,13 @@ func TestContentRules(t *testing.T) {
 		"restart without key":     dm(&RecordsBody{Restart: &RestartPrekey{PrekeyID: 1, KEM: make([]byte, 1184)}}),
 		"restart without kem":     dm(&RecordsBody{Restart: &RestartPrekey{PrekeyID: 1, Prekey: [32]byte{1}}}),
 		"join without invite":     dm(&JoinRequestBody{}),
+		"log of nothing":          dm(&RoomLogBody{Room: RoomID{1}}),
+		"log of an empty event":   dm(&RoomLogBody{Room: RoomID{1}, Events: [][]byte{nil}}),
+		"log of too many":         dm(&RoomLogBody{Room: RoomID{1}, Events: make([][]byte, MaxRoomLogEvents+1)}),
+		"nothing wanted":          dm(&RoomWantedBody{Room: RoomID{1}}),
+		"zero event wanted":       dm(&RoomWantedBody{Room: RoomID{1}, IDs: make([]EventID, 1)}),
+		"too many wanted":         dm(&RoomWantedBody{Room: RoomID{1}, IDs: make([]EventID, MaxRoomLogEvents+1)}),
+		"refusal without a code":  dm(&RoomRefusedBody{Room: RoomID{1}, Token: InviteToken{1}}),
 		"contact with bad nick":   dm(&ContactBody{Nick: "a\nb"}),
 	})
 }
@@ -577,7 +590,7 @@ func TestMembershipKinds(t *testing.T) {
 	for k := range kindNames {
 		want := false
 		switch k {
-		case KindCreate, KindAdd, KindRemove, KindRole, KindPolicy, KindEpoch, KindLeave, KindBan:
+		case KindCreate, KindAdd, KindRemove, KindRole, KindPolicy, KindEpoch, KindRevoke, KindLeave, KindBan:
 			want = true
 		}
 		if k.Membership() != want {

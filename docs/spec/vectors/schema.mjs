@@ -162,10 +162,12 @@ export const bodies = {
   10: message([1, 'box', bytes(256)]),
   32: message([1, 'name', text(256)], [2, 'topic', id()], [3, 'policy', inner(policy, 576)], [4, 'network', text(64)]),
   33: message([1, 'account', id()], [2, 'role', varint(4)], [3, 'invite', id(16)]),
-  34: message([1, 'account', id()], [2, 'reason', text(512)], [3, 'epoch', varint(2n ** 32n - 1n)], [4, 'topic', id()]),
+  34: message([1, 'account', id()], [2, 'reason', text(512)], [3, 'epoch', varint(2n ** 32n - 1n)], [4, 'topic', id()],
+    [5, 'marks', many(inner(message([1, 'device', id()], [2, 'seq', varint(2n ** 63n - 1n)], [3, 'last', id()]), 96), 16)]),
   35: message([1, 'account', id()], [2, 'role', varint(4)]),
   36: policy,
   37: message([1, 'epoch', varint(2n ** 32n - 1n)], [2, 'topic', id()]),
+  38: message([1, 'invite', id(16)]),
   128: message([1, 'stopped', flag]),
   129: message([1, 'state', varint(3)]),
 };
@@ -181,6 +183,9 @@ export const dmBodies = {
     [3, 'restart', inner(message([1, 'prekey_id', varint(2n ** 32n - 1n)], [2, 'prekey', id()], [3, 'kem', exact(1184)]), 1248)]),
   68: message([1, 'invite', bytes(4096)]),
   70: message([1, 'nick', text(64)], [2, 'token', id(16)], [3, 'text', text(512)]),
+  71: message([1, 'room', id()], [2, 'events', many(bytes(48 << 10), 64)]),
+  72: message([1, 'room', id()], [2, 'ids', many(id(), 64)], [3, 'secrets', flag]),
+  73: message([1, 'room', id()], [2, 'token', id(16)], [3, 'code', varint(255)]),
 };
 
 const limits = message([1, 'topics', varint(2n ** 32n - 1n)], [2, 'events_per_second', varint(2n ** 32n - 1n)], [3, 'bytes_per_second', varint(2n ** 32n - 1n)],
@@ -218,5 +223,5 @@ export const records = {
 export const links = {
   contact: versioned([2, 'certificate', cert], [3, 'nick', text(64)], [4, 'addresses', many(text(256), 8)], [5, 'token', id(16)]),
   invite: versioned([2, 'room', id()], [3, 'inviter', cert], [4, 'token', id(16)], [5, 'expires', time], [6, 'name', text(256)],
-    [7, 'addresses', many(text(256), 8)], [15, 'signature', exact(64)]),
+    [7, 'addresses', many(text(256), 8)], [8, 'reusable', flag], [9, 'doors', many(inner(message([1, 'account', id()], [2, 'device', id()]), 72), 3)], [15, 'signature', exact(64)]),
 };
