@@ -291,6 +291,9 @@ func (s *Service) HandleFrame(from wire.DeviceID, path Path, frame []byte) {
 	case eventType:
 		s.takeEvent(from, frame)
 		return
+	case standingType:
+		s.takeStanding(from, frame)
+		return
 	}
 	if !s.dialogs.offer(frameIn{from: from, path: path, frame: frame}) {
 		s.log.Debug("a frame was dropped: too many are waiting")

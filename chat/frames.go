@@ -22,6 +22,8 @@ const (
 	// eventType: a room's topic key, then a sealed event that the sender published a moment before the
 	// receiver appeared.
 	eventType = 67
+	// standingType: what became of the receiver's events; see standingFrame.
+	standingType = 68
 
 	// maxProgress bounds a progress frame in bytes.
 	maxProgress = 64
@@ -30,6 +32,7 @@ const (
 var (
 	errProgress = errors.New("malformed progress frame")
 	errPrekeys  = errors.New("malformed prekeys frame")
+	errStanding = errors.New("malformed standing frame")
 )
 
 // progress is a frame by which a receiver tells the author of a room's events how far it has taken in

@@ -68,6 +68,7 @@ func sample() map[string][]byte {
 		"progress":     progress{Topic: wire.TopicKey(id32(1)), Seq: 300}.encode(),
 		"prekeys":      prekeysFrame([]byte("record")),
 		"wanted":       prekeysWanted,
+		"standing":     (&standingFrame{Topic: wire.TopicKey(id32(1)), Kind: standingHeld, From: 7, To: 300, Proof: wire.Signature{1, 2, 3}}).encode(),
 		"event":        eventFrame(wire.TopicKey(id32(1)), []byte("sealed")),
 		"index-row":    row.encode(),
 		"modifier-key": m.key(storage.StreamID{1, 2, 3, 4, 5, 6, 7, 8}, wire.EventID(id32(6))),
@@ -147,6 +148,15 @@ func FuzzProgress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if p, err := parseProgress(b); err == nil && !bytes.Equal(p.encode(), b) {
 			t.Errorf("%x is encoded again as %x", b, p.encode())
+		}
+	})
+}
+
+func FuzzStanding(f *testing.F) {
+	f.Add(golden(f)["standing"])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := parseStanding(b); err == nil && !bytes.Equal(s.encode(), b) {
+			t.Errorf("%x is encoded again as %x", b, s.encode())
 		}
 	})
 }

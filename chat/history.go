@@ -45,12 +45,7 @@ func (r *room) message(ctx context.Context, v view) (Message, error) {
 		Seq: v.arrival, State: StateReceived, BackDated: v.index&indexBackDated != 0,
 	}
 	if m.Own {
-		m.State = StateAccepted
-		r.mu.RLock()
-		if v.arrival <= r.state.Published {
-			m.State = StateSent
-		}
-		r.mu.RUnlock()
+		m.State, m.Reason, m.ReadBy = r.standing(v.sealed.Topic, h, v.arrival)
 	}
 	switch h.Kind {
 	case wire.KindJoin:
@@ -410,6 +405,9 @@ func (r *room) markRead(ctx context.Context, seq uint64) error {
 				mentions++
 			}
 		}
+	}
+	if err := r.tellRead(ctx, state.Read, seq); err != nil {
+		r.log.Warn("saying what was read failed", "error", err)
 	}
 	var b storage.Batch
 	r.mu.Lock()

@@ -238,6 +238,7 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 	}
 	r.index(ctx, list)
 	in.announce(ctx)
+	r.pub.owe(list)
 	return in.shown, nil
 }
 
@@ -322,6 +323,7 @@ func (in *intake) apply() {
 		in.summary = in.summary || s.gaps
 		if a.refused {
 			a.index |= indexRefused
+			r.tracker.lost(h.Device(), h.DeviceSeq)
 			in.append(a)
 			continue
 		}
@@ -431,7 +433,7 @@ func (in *intake) rosterRows() {
 	}
 	for dev := range in.devices {
 		t := r.tracker.devices[dev]
-		in.batch.Put(bucketDevices, joinKey(r.id[:], dev[:]), encodeRow(deviceRow{rowVersion, t.Account, t.Spans}))
+		in.batch.Put(bucketDevices, joinKey(r.id[:], dev[:]), encodeRow(deviceRow{rowVersion, t.Account, t.Spans, t.Gone, t.Read}))
 	}
 	for id := range in.waits {
 		key := joinKey(r.id[:], id[:])

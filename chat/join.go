@@ -395,6 +395,13 @@ func (r *room) lookAround() {
 	for _, d := range came {
 		r.pub.greet(d)
 	}
+	if len(came) > 0 {
+		r.pub.wake()
+	}
+	r.pub.settle(now)
+	if r.pub.unconfirmed(time.Now()) {
+		r.s.syncer.confirm(r)
+	}
 	r.renewProfile()
 }
 

@@ -3,6 +3,7 @@ package chat
 import (
 	"slices"
 
+	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 )
 
@@ -27,6 +28,16 @@ func (y *syncer) lookForMirrors() {
 			y.mu.Unlock()
 			y.around(topic, without(now, before), without(before, now))
 		}
+	}
+}
+
+// confirm asks a mirror of a room, if there is one, whether it has what was said here.
+func (y *syncer) confirm(r *room) {
+	topic := r.keys().Topic
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for _, dev := range y.mirrors[topic] {
+		y.schedule.Confirm(roomsync.Topic(topic), syncPeer(dev))
 	}
 }
 

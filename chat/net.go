@@ -33,8 +33,9 @@ type Gossip interface {
 	Join(ctx context.Context, keys *wire.RoomKeys, deliver func(Incoming)) error
 	// Leave undoes Join. It is idempotent; after it returns deliver is not called again.
 	Leave(topic wire.TopicKey)
-	// Publish offers sealed bytes to the neighbours of a joined topic. A nil error says that
-	// they were handed over, not that anybody has them.
+	// Publish offers sealed bytes to the neighbours of a joined topic, relays among them. A nil error
+	// says that they were handed to at least one, not that anybody has them; ErrUnreachable that
+	// nobody else takes part at the moment.
 	Publish(ctx context.Context, topic wire.TopicKey, sealed []byte) error
 	// Peers lists the devices known to take part in the topic and connected now, relays excluded.
 	Peers(topic wire.TopicKey) []wire.DeviceID

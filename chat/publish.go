@@ -2,10 +2,13 @@ package chat
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -19,13 +22,24 @@ type publisher struct {
 	r      *room
 	signal chan struct{} // something changed; capacity 1
 
+	alone atomic.Bool // nobody else takes part at the moment
+
 	mu     sync.Mutex // guards everything below
 	queue  []outgoing
+	sent   []outgoing // published and not shown as sent yet, the newest
 	recent []outgoing // published lately, oldest first, for neighbours that come late
 	flight []outgoing // published and not yet passed by the slowest reporting neighbour
 	bytes  int        // of flight
 	acked  map[wire.DeviceID]*progressOf
 	heard  map[wire.DeviceID]*reportTo
+
+	// See standing.go.
+	unstored  []outgoing               // published, and nobody is known to keep them yet; oldest first
+	owed      map[wire.DeviceID]bool   // authors to be told what is kept of theirs
+	told      map[wire.DeviceID]uint64 // the newest number they were told of
+	confirmed time.Time                // when a mirror was last asked
+	looks     float64                  // frames that may be looked at
+	looked    time.Time
 }
 
 // outgoing is an own event to be published.
@@ -37,6 +51,7 @@ type outgoing struct {
 	size    int
 	at      time.Time
 	event   wire.EventID
+	clock   wire.HLC
 }
 
 // progressOf is what a neighbour reported.
@@ -64,6 +79,13 @@ const (
 	reportPatience = time.Second
 	// publishRetry is the pause after gossip refused an event.
 	publishRetry = time.Second
+	// aloneRetry is the pause while nobody else is connected; somebody who comes ends it.
+	aloneRetry = 2 * time.Second
+	// aloneKept is how many own events, the newest, wait for somebody to come. Older ones are left to
+	// sync, by which whoever comes fetches what it misses anyway.
+	aloneKept = recentEventsKept
+	// maxUnstored bounds the own events that are followed until somebody has them.
+	maxUnstored = 256
 	// publishTimeout bounds one call of gossip.
 	publishTimeout = 10 * time.Second
 	// recentEventsKept and recentAge bound what is sent straight to a neighbour that comes late. Older
@@ -78,6 +100,7 @@ func newPublisher(r *room) *publisher {
 	return &publisher{
 		r: r, signal: make(chan struct{}, 1),
 		acked: make(map[wire.DeviceID]*progressOf), heard: make(map[wire.DeviceID]*reportTo),
+		owed: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]uint64),
 	}
 }
 
@@ -95,7 +118,7 @@ func (p *publisher) add(list []arrival) {
 		a := &list[i]
 		p.queue = append(p.queue, outgoing{
 			id: storage.ID(a.sealed.ID), topic: a.sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: a.number,
-			size: len(a.sealed.Bytes()), event: a.event.ID,
+			size: len(a.sealed.Bytes()), event: a.event.ID, clock: a.sealed.HLC,
 		})
 	}
 	p.mu.Unlock()
@@ -151,7 +174,7 @@ func (p *publisher) restore(ctx context.Context) error {
 			}
 			if a := r.open(sealed); a.event != nil && a.event.Header.Device() == r.s.self.device {
 				list = append(list, outgoing{
-					id: rec.ID, topic: sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID,
+					id: rec.ID, topic: sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID, clock: sealed.HLC,
 				})
 			}
 		}
@@ -194,7 +217,11 @@ func (p *publisher) run(ctx context.Context) {
 			}
 			allowed--
 		}
-		if !p.publish(ctx, next) {
+		switch err := p.publish(ctx, next); {
+		case errors.Is(err, ErrUnreachable):
+			p.wait(ctx)
+			p.pause(ctx, aloneRetry)
+		case err != nil:
 			p.pause(ctx, publishRetry)
 		}
 	}
@@ -279,8 +306,42 @@ func (p *publisher) leaveOut() {
 	}
 }
 
-// publish hands one event to gossip; false says to try again later.
-func (p *publisher) publish(ctx context.Context, o outgoing) bool {
+// wait notes that nobody else is connected: what waits is shown as queued, and all but the newest of it is
+// left to sync.
+func (p *publisher) wait(ctx context.Context) {
+	first := !p.alone.Swap(true)
+	p.mu.Lock()
+	old := p.queue[:max(0, len(p.queue)-aloneKept)]
+	if len(old) > 0 {
+		from, to := old[0].arrival, old[len(old)-1].arrival
+		p.r.mu.Lock()
+		p.r.state.Left = markLeft(p.r.state.Left, from, to)
+		p.r.state.Published = max(p.r.state.Published, to)
+		p.r.mu.Unlock()
+		p.queue = slices.Clone(p.queue[len(old):])
+	}
+	waiting := slices.Clone(p.queue)
+	p.mu.Unlock()
+	if first {
+		p.announce(ctx, waiting)
+	}
+}
+
+// markLeft adds arrivals that are left to sync. Where there are too many stretches the two oldest become
+// one: what lies between is said to be queued though it was sent, never the other way round.
+func markLeft(list []roomsync.Interval, from, to uint64) []roomsync.Interval {
+	c := roomsync.NewComplete(list)
+	c.Add(roomsync.Interval{From: roomsync.Time(from), To: roomsync.Time(to + 1)})
+	out := c.Intervals()
+	for len(out) > maxMarks {
+		out[1].From = out[0].From
+		out = out[1:]
+	}
+	return out
+}
+
+// publish hands one event to gossip; after an error it is to be tried again later.
+func (p *publisher) publish(ctx context.Context, o outgoing) error {
 	r := p.r
 	rec, err := r.s.store.Get(ctx, o.id)
 	if err == nil {
@@ -292,10 +353,15 @@ func (p *publisher) publish(ctx context.Context, o outgoing) bool {
 		if ctx.Err() == nil {
 			r.log.Debug("publishing an event failed; it is kept and tried again", "error", err)
 		}
-		return false
+		return err
 	}
+	p.alone.Store(false)
 	o.at = time.Now()
 	p.mu.Lock()
+	p.unstored = append(p.unstored, o)
+	p.unstored = slices.Delete(p.unstored, 0, max(0, len(p.unstored)-maxUnstored))
+	p.sent = append(p.sent, o)
+	p.sent = slices.Delete(p.sent, 0, max(0, len(p.sent)-updatesShown))
 	p.queue = p.queue[1:]
 	last := len(p.queue) == 0
 	p.flight, p.bytes = append(p.flight, o), p.bytes+o.size
@@ -312,13 +378,13 @@ func (p *publisher) publish(ctx context.Context, o outgoing) bool {
 	r.state.Published = max(r.state.Published, o.arrival)
 	r.mu.Unlock()
 	if last {
-		p.done(ctx, o)
+		p.done(ctx)
 	}
-	return true
+	return nil
 }
 
-// done makes it durable that everything was published, and shows the last event as sent.
-func (p *publisher) done(ctx context.Context, o outgoing) {
+// done makes it durable that everything was published, and shows the newest events as sent.
+func (p *publisher) done(ctx context.Context) {
 	r := p.r
 	select {
 	case r.calls <- func() {
@@ -330,9 +396,11 @@ func (p *publisher) done(ctx context.Context, o outgoing) {
 	}:
 	default: // the owner is busy: its next commit says so too
 	}
-	if m, err := r.byID(ctx, o.event); err == nil && m.Kind == KindMessage {
-		r.s.events.publish(Event{Type: EventUpdate, Message: &m})
-	}
+	p.mu.Lock()
+	sent := p.sent
+	p.sent = nil
+	p.mu.Unlock()
+	p.announce(ctx, sent)
 }
 
 // greet sends what was published lately straight to a neighbour that has just appeared: gossip offers
@@ -375,6 +443,7 @@ func (p *publisher) gone(dev wire.DeviceID) {
 	p.mu.Lock()
 	delete(p.acked, dev)
 	delete(p.heard, dev)
+	delete(p.told, dev)
 	p.mu.Unlock()
 	p.wake()
 }

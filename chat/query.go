@@ -196,7 +196,7 @@ func (s *Service) Search(ctx context.Context, q SearchQuery) ([]Message, error) 
 const waitPoll = 50 * time.Millisecond
 
 // WaitState waits until an own message has reached a state or a later one, or has failed. A room's
-// message is at most sent: rooms have no receipts. When ctx ends first, the message as it is then is
+// message is never delivered: it has no one recipient. When ctx ends first, the message as it is then is
 // returned with ctx's error.
 func (s *Service) WaitState(ctx context.Context, id MessageID, want State) (Message, error) {
 	sub := s.Events(0)
@@ -209,8 +209,8 @@ func (s *Service) WaitState(ctx context.Context, id MessageID, want State) (Mess
 		switch {
 		case !m.Own:
 			return m, fmt.Errorf("%w: the message is by somebody else", ErrBadRequest)
-		case m.Room != "" && want.rank() > StateSent.rank():
-			return m, fmt.Errorf("%w: a room's message is at most %q, rooms have no receipts", ErrBadRequest, StateSent)
+		case m.Room != "" && want == StateDelivered:
+			return m, fmt.Errorf("%w: a room's message is delivered to nobody in particular; wait for %q", ErrBadRequest, StateStored)
 		case m.State == StateFailed || m.State.rank() >= want.rank():
 			return m, nil
 		}

@@ -172,7 +172,7 @@ func (r *room) loadTracker(ctx context.Context) (*tracker, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.devices[wire.DeviceID(kv.Key[len(r.id):])] = &track{Account: row.Account, Spans: row.Spans}
+		t.devices[wire.DeviceID(kv.Key[len(r.id):])] = &track{Account: row.Account, Spans: row.Spans, Gone: row.Gone, Read: row.Read}
 	}
 	for kv, err := range r.s.store.ScanBucket(ctx, bucketWaiting, r.id[:]) {
 		if err != nil {

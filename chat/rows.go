@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
 )
@@ -62,6 +63,19 @@ type stateRow struct {
 	Heads     []head       `json:"heads"`
 	Floor     uint64       `json:"floor"` // start of the history that is held, a clock reading
 	Paged     bool         `json:"paged"` // the recent history was fetched once
+
+	// How far own messages came; see standing.go. Sequence numbers, clock readings and arrivals, as
+	// intervals.
+	Held   []roomsync.Interval `json:"held,omitempty"` // own numbers a member signed for
+	Left   []roomsync.Interval `json:"left,omitempty"` // arrivals that were left to sync
+	Synced []syncedRow         `json:"synced,omitempty"`
+}
+
+// syncedRow is what sync showed about the own events of one topic, as intervals of clock readings.
+type syncedRow struct {
+	Topic    wire.TopicKey       `json:"topic"`
+	Mirrored []roomsync.Interval `json:"mirrored,omitempty"` // a mirror has everything of
+	Handed   []roomsync.Interval `json:"handed,omitempty"`   // went out by sync
 }
 
 // memberRow is one account of a room.
@@ -80,6 +94,8 @@ type deviceRow struct {
 	Version int            `json:"v"`
 	Account wire.AccountID `json:"account"`
 	Spans   []span         `json:"spans"`
+	Gone    uint64         `json:"gone,omitempty"` // numbers up to this one may be here as ids only
+	Read    uint64         `json:"read,omitempty"` // this device has read own numbers up to this one
 }
 
 // waitingRow is an unknown event that known ones name.

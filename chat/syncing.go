@@ -198,7 +198,7 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 	link := roomsync.Link{Self: syncPeer(y.s.self.device), Peer: start.Peer, Nonce: nonce}
 	run.machine = roomsync.NewInitiator(link, room, pages)
 	report := run.drive(ctx)
-	r.synced(ctx, &report, pages)
+	r.synced(ctx, run, &report, pages)
 	return &report, nil
 }
 
@@ -239,7 +239,7 @@ func (s *Service) ServeStream(ctx context.Context, from wire.DeviceID, protocol 
 	report := run.drive(ctx)
 	if run.room != nil {
 		y.ended(roomsync.Topic(run.topic), link.Peer, true, &report)
-		run.room.synced(ctx, &report, nil)
+		run.room.synced(ctx, run, &report, nil)
 	}
 }
 
@@ -252,6 +252,7 @@ type session struct {
 	topic   wire.TopicKey
 	peer    roomsync.PeerID
 	checked map[roomsync.ID]*wire.Sealed // of the batch that was checked last
+	own     wire.HLC                     // the newest own clock reading in the set that is compared
 }
 
 // drive runs the session over the stream until it is over, and closes it.
@@ -347,6 +348,7 @@ func (r *room) syncRoom(ctx context.Context, n *session) (room roomsync.Room, pa
 		}
 		r.mu.RLock()
 		defer r.mu.RUnlock()
+		n.own = r.state.Clock
 		paged = r.state.Paged || r.s.cfg.Clock.Now().Sub(r.row.JoinedAt).Abs() > aloneFor
 		room = roomsync.Room{
 			Topic: roomsync.Topic(n.topic), Set: set.View(), Floor: roomsync.Time(r.state.Floor),
@@ -432,13 +434,25 @@ func (r *room) takeSynced(ctx context.Context, records []roomsync.Record, checke
 }
 
 // synced notes what came of a session.
-func (r *room) synced(ctx context.Context, report *roomsync.Report, pages *roomsync.Pages) {
+func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, pages *roomsync.Pages) {
 	if report.End != roomsync.EndFinished {
 		return
 	}
-	err := r.do(ctx, func() error {
+	dev, err := wire.DeviceFromPeerID([]byte(n.peer))
+	if err != nil {
+		return
+	}
+	mirror := r.s.syncer.isMirror(n.topic, dev)
+	if !mirror {
+		r.pub.oweDevice(dev)
+	}
+	handed := false
+	err = r.do(ctx, func() error {
 		var b storage.Batch
-		changed := false
+		if pages == nil {
+			handed = r.handed(n.topic, report, n.own, mirror)
+		}
+		changed := handed
 		r.mu.Lock()
 		if !r.state.Paged && (pages != nil || !report.Partial) {
 			r.state.Paged = true
@@ -473,6 +487,11 @@ func (r *room) synced(ctx context.Context, report *roomsync.Report, pages *rooms
 	})
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotJoined) {
 		r.log.Warn("noting a sync session failed", "error", err)
+	}
+	if handed && mirror && report.Equal {
+		r.pub.settled(ctx, func(o outgoing) bool {
+			return r.storedByNow(o)
+		}, false)
 	}
 }
 

@@ -32,6 +32,8 @@ type span struct {
 type track struct {
 	Account wire.AccountID
 	Spans   []span // ascending, never adjacent
+	Gone    uint64 // what has a number up to this one may be here as an id only, or no longer
+	Read    uint64 // own numbers up to this one were read there
 }
 
 // child is an event that names an unknown one.

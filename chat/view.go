@@ -89,8 +89,8 @@ type State string
 const (
 	StateAccepted  State = "accepted"  // durable here
 	StateQueued    State = "queued"    // waiting for a path
-	StateSent      State = "sent"      // written to a live stream, or published to the room
-	StateStored    State = "stored"    // a mailbox or mirror holds it and signed for it
+	StateSent      State = "sent"      // written to a live stream, or handed to a neighbour in the room
+	StateStored    State = "stored"    // a mailbox, a mirror or another member of the room holds it
 	StateDelivered State = "delivered" // the other device acknowledged after storing it
 	StateRead      State = "read"      // the other's front-end said so
 	StateFailed    State = "failed"    // given up; Reason says why
@@ -143,7 +143,8 @@ type Message struct {
 	ReceivedAt time.Time
 	Seq        uint64 // arrival number within the conversation; unread counts follow it
 	State      State
-	Reason     string // why State is failed
+	Reason     string // why State is queued or failed
+	ReadBy     int    // room messages: how many members said that they have read it
 	Path       Path   // how a direct message travelled, where known
 }
 

@@ -363,6 +363,9 @@ func (g *gossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte
 	if !joined {
 		return fmt.Errorf("publishing: %w", errNotJoined)
 	}
+	if len(t.topic.ListPeers()) == 0 { // the library would say that all is well
+		return fmt.Errorf("publishing: %w", chat.ErrUnreachable)
+	}
 	if err := t.topic.Publish(ctx, sealed); err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}

@@ -243,6 +243,26 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	}
 }
 
+// neighbour says whether anybody else takes part in a topic who can be reached, relays included.
+func (n *Network) neighbour(from *Node, topic wire.TopicKey) bool {
+	n.mu.Lock()
+	relays := n.relays
+	n.mu.Unlock()
+	for _, r := range relays {
+		if r.isUp() {
+			return true
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, other := range n.nodes {
+		if other != from && other.topics[topic] != nil && n.reachable(from.id, id) {
+			return true
+		}
+	}
+	return false
+}
+
 // mirror offers a gossip message to the relays; mu is held.
 func (n *Network) mirror(from *Node, topic wire.TopicKey, raw []byte) {
 	for _, r := range n.relays {

@@ -262,6 +262,9 @@ func (nd *Node) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte)
 	if !joined {
 		return errNotInTopic
 	}
+	if !nd.net.neighbour(nd, topic) {
+		return fmt.Errorf("publishing: %w", chat.ErrUnreachable)
+	}
 	nd.net.publish(nd, topic, slices.Clone(sealed))
 	return ctx.Err()
 }

@@ -126,6 +126,13 @@ func (s *Schedule) RemovePeer(topic Topic, peer PeerID) {
 	}
 }
 
+// Confirm asks for one session with a peer: to learn whether it holds what was said here.
+func (s *Schedule) Confirm(topic Topic, peer PeerID) {
+	if p := s.plans[topic]; p != nil && !slices.Contains(p.targets, peer) {
+		p.targets = append(p.targets, peer)
+	}
+}
+
 // Heads notes whether a neighbour's heads differ from the own ones. Told so for long enough, the neighbour
 // is due.
 func (s *Schedule) Heads(topic Topic, peer PeerID, differ bool, now time.Time) {

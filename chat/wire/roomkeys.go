@@ -146,6 +146,11 @@ func (k *RoomKeys) ProveSync(transcript []byte) Signature {
 	return Sign(DomainSync, k.signer, transcript)
 }
 
+// ProveStanding signs what this member says of somebody's events: that it holds or has read them.
+func (k *RoomKeys) ProveStanding(statement []byte) Signature {
+	return Sign(DomainStanding, k.signer, statement)
+}
+
 // VerifySync says whether a member of the topic signed the transcript.
 func VerifySync(topic TopicKey, transcript []byte, proof Signature) bool {
 	return VerifySignature(DomainSync, topic, transcript, proof)

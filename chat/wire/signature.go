@@ -43,6 +43,8 @@ const (
 	DomainMailbox Domain = "starling/mailbox/1"
 	// DomainReceipt: relay's device key over a deposit that it keeps.
 	DomainReceipt Domain = "starling/receipt/1"
+	// DomainStanding: topic key over what a member says of an author's events.
+	DomainStanding Domain = "starling/standing/1"
 	// DomainInvite: inviter's device key over a room invite.
 	DomainInvite Domain = "starling/invite/1"
 )

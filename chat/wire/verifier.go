@@ -71,6 +71,12 @@ func (v *Verifier) VerifyCertificate(c *Certificate) error {
 	return nil
 }
 
+// VerifyStanding says whether a member of the topic signed a statement about somebody's events; see
+// [RoomKeys.ProveStanding].
+func (v *Verifier) VerifyStanding(topic TopicKey, statement []byte, proof Signature) bool {
+	return v.verify(DomainStanding, topic, statement, proof)
+}
+
 // CheckSealed is the package's CheckSealed with the key cache.
 func (v *Verifier) CheckSealed(topic TopicKey, raw []byte) (*Sealed, error) {
 	s, err := parseSealed(topic, raw)

@@ -19,8 +19,8 @@ const (
 const (
 	StateAccepted  = "accepted"  // durable here
 	StateQueued    = "queued"    // waiting for a path
-	StateSent      = "sent"      // written to a live stream, or published to the room
-	StateStored    = "stored"    // a mailbox or mirror holds it and signed for it
+	StateSent      = "sent"      // written to a live stream, or handed to a neighbour in the room
+	StateStored    = "stored"    // a mailbox, a mirror or another member of the room holds it
 	StateDelivered = "delivered" // the other device acknowledged after storing it
 	StateRead      = "read"      // the other's front-end said so
 	StateFailed    = "failed"    // given up; Reason says why
@@ -63,8 +63,9 @@ type Message struct {
 	ReceivedAt Time   `json:"received_at"`
 	Seq        uint64 `json:"seq"` // order of arrival here; unread counts follow it
 	State      string `json:"state"`
-	Reason     string `json:"reason,omitempty"`
-	Path       string `json:"path,omitempty"` // lan, direct, punched, relayed: how a DM travelled
+	Reason     string `json:"reason,omitempty"`  // why State is queued or failed
+	ReadBy     int    `json:"read_by,omitempty"` // own messages in rooms: how many members said they have read it
+	Path       string `json:"path,omitempty"`    // lan, direct, punched, relayed: how a DM travelled
 	BackDated  bool   `json:"back_dated,omitempty"`
 }
 
@@ -103,7 +104,8 @@ type SendRequest struct {
 type SendResult struct {
 	ClientID string `json:"client_id,omitempty"`
 	ID       string `json:"id,omitempty"`
-	State    string `json:"state"` // failed when Error is set
+	State    string `json:"state"`            // failed when Error is set
+	Reason   string `json:"reason,omitempty"` // why it got no further
 	Error    *Error `json:"error,omitempty"`
 }
 

@@ -54,7 +54,7 @@ func message(m chat.Message) api.Message {
 		ReplyTo: m.ReplyTo.String(), Edited: m.Edited, Redacted: m.Redacted, Mention: m.Mention,
 		Reactions: reactions(m.Reactions),
 		SentAt:    stamp(m.SentAt), ReceivedAt: stamp(m.ReceivedAt), Seq: m.Seq,
-		State: string(m.State), Reason: m.Reason, Path: string(m.Path), BackDated: m.BackDated,
+		State: string(m.State), Reason: m.Reason, ReadBy: m.ReadBy, Path: string(m.Path), BackDated: m.BackDated,
 	}
 }
 

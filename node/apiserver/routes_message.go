@@ -72,11 +72,11 @@ func (s *Server) send(ctx context.Context, req api.SendRequest) (api.SendResult,
 	if err != nil {
 		return api.SendResult{}, err
 	}
-	if target.Room != nil && wait != chat.StateAccepted && wait != chat.StateSent {
+	if target.Room != nil && wait == chat.StateDelivered {
 		return api.SendResult{}, &api.Error{
 			Code:    api.CodeBadRequest,
-			Message: "a room has no receipts: its messages are accepted, then sent",
-			Hint:    "nothing was sent; wait for accepted or sent",
+			Message: "a room's message has no one recipient: it is accepted, sent, stored, and perhaps read",
+			Hint:    "nothing was sent; wait for accepted, sent, stored or read",
 		}
 	}
 	out := chat.SendRequest{Target: target, Text: req.Text, ClientID: req.ClientID, Action: chat.SendAction(req.Action), Style: chat.Style(req.Style)}
@@ -96,12 +96,12 @@ func (s *Server) send(ctx context.Context, req api.SendRequest) (api.SendResult,
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return s.await(ctx, svc, m.ID, wait, result), nil
+	return s.await(ctx, svc, target, m.ID, wait, result), nil
 }
 
 // await waits for a state of an accepted message. That it was not reached is part of the result and
 // not a failed call: the message stands all the same.
-func (s *Server) await(ctx context.Context, svc *chat.Service, id chat.MessageID, wait chat.State, result api.SendResult) api.SendResult {
+func (s *Server) await(ctx context.Context, svc *chat.Service, target chat.Target, id chat.MessageID, wait chat.State, result api.SendResult) api.SendResult {
 	m, err := svc.WaitState(ctx, id, wait)
 	switch {
 	case err != nil:
@@ -109,9 +109,15 @@ func (s *Server) await(ctx context.Context, svc *chat.Service, id chat.MessageID
 		if result.Error.Code == api.CodeTimeout {
 			result.Error.Message = "the message is accepted, but was not " + string(wait) + " in the time allowed"
 			result.Error.Hint = "it goes on trying; see `starling outbox`"
+			if target.Room != nil {
+				result.Error.Hint = "it goes on trying; see its state in `starling history --json`"
+			}
 		}
 		if now, err := svc.Message(context.WithoutCancel(ctx), id); err == nil {
-			result.State = string(now.State)
+			result.State, result.Reason = string(now.State), now.Reason
+			if now.Reason != "" && result.Error.Code == api.CodeTimeout {
+				result.Error.Message += ": " + now.Reason
+			}
 		}
 	case m.State == chat.StateFailed:
 		result.State = string(m.State)
