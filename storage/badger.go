@@ -27,15 +27,11 @@ type badgerEngine struct {
 	// caller of apply and sync.
 	firstLog, lastLog int
 
-	// lean engines have no compactors: they were opened with so little room
-	// that a compaction could have filled the disk. Once there is room again,
-	// compaction is done by hand after every few logs, until the next start.
-	lean    bool
-	overdue int // logs since the last compaction
+	gate  *roomGate
+	spare bool // the next log has its blocks
 }
 
-// leanLogs is how many logs a lean engine writes between compactions.
-const leanLogs = 8
+const logExt = ".mem"
 
 // valueThreshold is above MaxValueSize: no value ever goes to the value log.
 const valueThreshold = 2 * MaxValueSize
@@ -45,9 +41,9 @@ const valueThreshold = 2 * MaxValueSize
 const minMemTable = 16 << 20
 
 // engineOptions is the options table; docs/spec/storage.md gives the reasons.
-func engineOptions(dir string, key []byte, sizes Sizes, log *slog.Logger) badger.Options {
+func engineOptions(dir string, key []byte, sizes Sizes, gate *roomGate) badger.Options {
 	return badger.DefaultOptions(dir).
-		WithLogger(badgerLogger{log}).
+		WithLogger(badgerLogger{gate.log, gate}).
 		WithMemTableSize(sizes.MemTable).
 		WithNumMemtables(2).
 		WithBaseTableSize(4 << 20).
@@ -65,18 +61,24 @@ func engineOptions(dir string, key []byte, sizes Sizes, log *slog.Logger) badger
 		WithEncryptionKeyRotationDuration(10 * 24 * time.Hour)
 }
 
-// leanOptions changes the options for opening on a nearly full disk.
-func leanOptions(o badger.Options) badger.Options {
-	return o.WithNumCompactors(0).WithNumLevelZeroTables(1000).WithNumLevelZeroTablesStall(2000)
-}
-
-func openBadger(o badger.Options) (e *badgerEngine, err error) {
+func openBadger(o badger.Options, gate *roomGate) (e *badgerEngine, err error) {
 	// Damaged files make Badger panic as often as return an error.
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("opening the database failed: %.200v: %w", r, ErrCorrupt)
 		}
+		if err != nil {
+			gate.unregister()
+		}
 	}()
+	if gate.dir, err = realPath(o.Dir); err != nil {
+		return nil, err
+	}
+	if err := removeSpares(o.Dir); err != nil {
+		return nil, notWritable(err)
+	}
+	gate.memSize = o.MemTableSize
+	gate.register()
 	db, err := badger.Open(o)
 	if err != nil {
 		return nil, classifyOpen(err)
@@ -85,20 +87,64 @@ func openBadger(o badger.Options) (e *badgerEngine, err error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &badgerEngine{
-		db: db, dir: o.Dir, firstLog: last, lastLog: last,
-		lean: o.NumCompactors == 0, overdue: leanLogs,
-	}, nil
+	return &badgerEngine{db: db, dir: o.Dir, firstLog: last, lastLog: last, gate: gate}, nil
 }
 
-// relieve compacts a lean engine if it is time. The caller knows that there is
-// room.
-func (e *badgerEngine) relieve() error {
-	if !e.lean || e.overdue < leanLogs {
+// realPath is the absolute path of a directory without symbolic links.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(dir)
+}
+
+// makeSpare gives the next log its blocks before Badger makes it: an empty file
+// of its name with room behind the end. Badger holds a lock that readers need
+// while it makes a log, so this one cannot wait for room. The same goes for
+// what Badger appends to its MANIFEST, which a write cut short would spoil.
+func (e *badgerEngine) makeSpare() error {
+	if e.spare || !reserves {
 		return nil
 	}
-	e.overdue = 0
-	return e.db.Flatten(2)
+	err := reserveFile(e.logPath(e.lastLog+1), os.O_CREATE, e.gate.logRoom())
+	if err == nil {
+		err = reserveFile(filepath.Join(e.dir, manifestName), 0, manifestRoom)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("reserving room for the next log: %w", notWritable(err)), removeSpares(e.dir))
+	}
+	e.spare = true
+	return nil
+}
+
+// manifestRoom is what the MANIFEST may grow by while one log is filled: a
+// change takes some 20 bytes.
+const manifestRoom = 64 << 10
+
+// reserveFile gives a file blocks for so many bytes behind its end.
+func reserveFile(path string, flags int, bytes int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|flags, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = reserve(f, info.Size()+bytes)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// removeSpares removes logs that Badger has not made yet: it would take them
+// for damaged ones.
+func removeSpares(dir string) error {
+	logs, err := filepath.Glob(filepath.Join(dir, "*"+logExt))
+	for _, name := range logs {
+		if info, serr := os.Stat(name); serr == nil && info.Size() == 0 {
+			err = errors.Join(err, os.Remove(name))
+		}
+	}
+	return err
 }
 
 // classifyOpen gives Badger's errors our names.
@@ -110,6 +156,8 @@ func classifyOpen(err error) error {
 		return fmt.Errorf("%w: %w", err, ErrLocked)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w: %w", err, ErrNotWritable)
+	case fullError(err):
+		return fmt.Errorf("%w: %w", err, ErrNoSpace)
 	}
 	return fmt.Errorf("opening the database: %w: %w", err, ErrCorrupt)
 }
@@ -150,10 +198,10 @@ func (e *badgerEngine) sync() error {
 		}
 	}
 	if newest != e.lastLog {
-		e.overdue += newest - e.lastLog
 		if err := syncDir(e.dir); err != nil {
 			return err
 		}
+		e.spare = false
 	}
 	e.firstLog, e.lastLog = newest, newest
 	return nil
@@ -163,8 +211,8 @@ func (e *badgerEngine) sync() error {
 // is the one known; when it is gone, or has a successor, the directory tells.
 func (e *badgerEngine) newestLog() (int, error) {
 	_, now := os.Stat(e.logPath(e.lastLog))
-	_, next := os.Stat(e.logPath(e.lastLog + 1))
-	if now == nil && errors.Is(next, os.ErrNotExist) {
+	next, err := os.Stat(e.logPath(e.lastLog + 1))
+	if now == nil && (errors.Is(err, os.ErrNotExist) || err == nil && next.Size() == 0) {
 		return e.lastLog, nil
 	}
 	return lastLog(e.dir)
@@ -172,20 +220,47 @@ func (e *badgerEngine) newestLog() (int, error) {
 
 // lastLog returns the highest number of a write-ahead log in a directory.
 func lastLog(dir string) (last int, err error) {
-	logs, err := filepath.Glob(filepath.Join(dir, "*.mem"))
-	if err == nil && len(logs) == 0 {
-		err = errors.New("the database has no write-ahead log")
-	}
+	logs, err := filepath.Glob(filepath.Join(dir, "*"+logExt))
 	for _, name := range logs {
 		var n int
-		if _, serr := fmt.Sscanf(filepath.Base(name), "%d.mem", &n); serr == nil {
+		info, serr := os.Stat(name)
+		if serr != nil || info.Size() == 0 {
+			continue // written out meanwhile, or a spare
+		}
+		if _, serr := fmt.Sscanf(filepath.Base(name), "%d"+logExt, &n); serr == nil {
 			last = max(last, n)
 		}
+	}
+	if err == nil && last == 0 {
+		err = errors.New("the database has no write-ahead log")
 	}
 	return last, err
 }
 
-func (e *badgerEngine) close() error { return e.db.Close() }
+// closePatience is how long close waits for tables that find no room.
+const closePatience = 2 * time.Second
+
+// errUnclosed: the engine could not be closed, and keeps its directory.
+var errUnclosed = errors.New("the disk is full, so the last tables could not be written; the next start does it")
+
+func (e *badgerEngine) close() error {
+	spares := removeSpares(e.dir)
+	done := make(chan error, 1)
+	go func() { done <- e.db.Close() }() // waited for below, unless the disk is full
+	tick := time.NewTicker(roomTick)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			e.gate.unregister()
+			return errors.Join(spares, err)
+		case <-tick.C:
+			if e.gate.full() > closePatience && e.gate.abandon() {
+				return fmt.Errorf("%w: %w", errUnclosed, ErrNoSpace)
+			}
+		}
+	}
+}
 
 // compact rewrites the tables so that what was replaced or removed leaves the
 // files. Dropping a prefix flushes the write buffer and compacts level 0, if
@@ -288,13 +363,22 @@ func (s *badgerSnapshot) step(it *badger.Iterator, move func()) (item *badger.It
 	return it.Item(), nil
 }
 
-// badgerLogger passes Badger's warnings on. Its other lines may hold keys.
-type badgerLogger struct{ log *slog.Logger }
+// badgerLogger passes Badger's warnings on. Its other lines may hold keys, but
+// one of them comes at the right moment to wait for room.
+type badgerLogger struct {
+	log  *slog.Logger
+	gate *roomGate
+}
 
 func (l badgerLogger) Errorf(f string, a ...any)   { l.log.Error("badger", "message", line(f, a)) }
 func (l badgerLogger) Warningf(f string, a ...any) { l.log.Warn("badger", "message", line(f, a)) }
 func (badgerLogger) Infof(string, ...any)          {}
-func (badgerLogger) Debugf(string, ...any)         {}
+
+func (l badgerLogger) Debugf(format string, _ ...any) {
+	if aboutToBuild(format) {
+		l.gate.awaitName()
+	}
+}
 
 func line(f string, a []any) string { return strings.TrimSpace(fmt.Sprintf(f, a...)) }
 

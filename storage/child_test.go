@@ -47,8 +47,6 @@ func childMain(mode, dir string) error {
 	switch mode {
 	case "write":
 		return childWrite(ctx, dir, hook)
-	case "fulldisk":
-		return childFullDisk(ctx, dir)
 	case "migrate":
 		o := testOptions(dir)
 		o.schema, o.migrations, o.hook = 2, testMigrations(), hook
@@ -65,6 +63,9 @@ func childMain(mode, dir string) error {
 			out.Refused = err.Error()
 		}
 		return json.NewEncoder(os.Stdout).Encode(out)
+	}
+	if run, ok := childModes[mode]; ok {
+		return run(ctx, dir)
 	}
 	return fmt.Errorf("no such mode: %s", mode)
 }

@@ -198,7 +198,7 @@ func (s *Store) commitGroup(group []*request) groupResult {
 	t := s.begin()
 	durable := false
 	accepted := make([]*request, 0, len(group))
-	free, known := s.free()
+	free, known := s.room()
 	for _, r := range group {
 		if err := s.admit(r, free, known); err != nil {
 			r.finish(err)

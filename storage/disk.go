@@ -98,8 +98,11 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 func notWritable(err error) error {
-	if readOnlyError(err) {
+	switch {
+	case readOnlyError(err):
 		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	case fullError(err):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err
 }
@@ -219,7 +222,8 @@ func (s *Store) openEngine(old *diskState) error {
 	if old != nil && !old.Clean && old.MemTable > s.opts.Sizes.MemTable {
 		sizes := s.opts.Sizes
 		sizes.MemTable = old.MemTable
-		e, err := openBadger(engineOptions(dir, key, sizes, s.log))
+		gate := s.newGate()
+		e, err := openBadger(engineOptions(dir, key, sizes, gate), gate)
 		if err != nil {
 			return err
 		}
@@ -227,11 +231,8 @@ func (s *Store) openEngine(old *diskState) error {
 			return fmt.Errorf("replaying logs with the larger write buffer: %w", err)
 		}
 	}
-	options := engineOptions(dir, key, s.opts.Sizes, s.log)
-	if free, known := s.free(); s.mode(free, known) != ModeOK {
-		options = leanOptions(options)
-	}
-	e, err := openBadger(options)
+	gate := s.newGate()
+	e, err := openBadger(engineOptions(dir, key, s.opts.Sizes, gate), gate)
 	if err != nil {
 		return err
 	}
@@ -242,6 +243,8 @@ func (s *Store) openEngine(old *diskState) error {
 	}
 	return d.state.write(d.dir)
 }
+
+func (s *Store) newGate() *roomGate { return &roomGate{free: s.free, log: s.log} }
 
 // copyRegistry keeps a copy of Badger's key registry: without that small file
 // all tables are noise.
@@ -437,11 +440,6 @@ func (s *Store) syncFiles() error {
 	if s.disk == nil {
 		return s.eng.sync()
 	}
-	if free, known := s.free(); s.mode(free, known) == ModeOK {
-		if err := s.disk.engine.relieve(); err != nil {
-			return fmt.Errorf("compacting: %w", err)
-		}
-	}
 	g := s.disk.guard
 	journal := make(chan error, 1)
 	if g != nil && g.dirty {
@@ -461,7 +459,7 @@ func (s *Store) closeDisk() error {
 	d := s.disk
 	if d.replayed || s.seq != d.openSeq { // closing writes tables
 		need := flushRoom(uint64(s.opts.Sizes.MemTable))
-		if free, ok := s.makeRoom(need, need); !ok {
+		if free, ok := s.makeRoom(need, need); !ok && !reserves {
 			// Badger would write a table and be killed. What was acknowledged is
 			// in its log; the process's end releases the rest.
 			return fmt.Errorf("closing without writing the last tables; the next start does it: %w", noSpace(free, need))
@@ -469,6 +467,10 @@ func (s *Store) closeDisk() error {
 	}
 	err := d.engine.close()
 	d.engine = nil
+	if errors.Is(err, errUnclosed) {
+		// Badger still lives, so the lock stays until the process ends.
+		return errors.Join(err, d.guard.close(), d.head.close())
+	}
 	if err == nil && s.failed.Load() == nil {
 		err = errors.Join(d.guard.tidy(), s.markClosed())
 	}

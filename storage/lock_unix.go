@@ -22,3 +22,6 @@ func lockFile(f *os.File) error {
 func readOnlyError(err error) bool {
 	return errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS)
 }
+
+// fullError tells whether an error means that the disk, or a quota, is full.
+func fullError(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -21,3 +21,8 @@ func lockFile(f *os.File) error {
 func readOnlyError(err error) bool {
 	return errors.Is(err, os.ErrPermission) || errors.Is(err, windows.ERROR_WRITE_PROTECT)
 }
+
+// fullError tells whether an error means that the disk is full.
+func fullError(err error) bool {
+	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL)
+}

@@ -19,7 +19,29 @@ func (s *Store) State() State {
 	if st.Mode == ModeOK {
 		st.Mode = s.mode(st.Free, st.FreeKnown)
 	}
+	if st.Mode < ModeReadOnly && s.disk != nil && s.disk.engine.gate.full() > 0 {
+		st.Mode = ModeReadOnly
+	}
 	return st
+}
+
+// room is free for the committer: there is none while tables wait for some, or
+// the next log has not got its own.
+func (s *Store) room() (free uint64, known bool) {
+	if s.disk == nil {
+		return s.free()
+	}
+	e := s.disk.engine
+	if e.gate.full() > 0 {
+		return 0, true
+	}
+	if err := e.makeSpare(); err != nil {
+		if !errors.Is(err, ErrNoSpace) {
+			s.log.Warn("cannot reserve room for the next log", "error", err)
+		}
+		return 0, true
+	}
+	return s.free()
 }
 
 // free asks the file system how much room there is.
@@ -75,14 +97,28 @@ func flushRoom(memTable uint64) uint64 { return 2*memTable + smallRoom }
 
 const smallRoom = 4 << 20
 
-// openSpace makes sure that opening cannot fill the disk, which would kill the
-// process. It deletes the ballast if need be, and refuses to open when even
-// that does not help. old is nil for a new store.
-func (s *Store) openSpace(old *diskState) error {
-	need := uint64(smallRoom)
-	if old != nil && !old.Clean {
-		need = flushRoom(uint64(old.MemTable))
+// openRoom is the room without which opening is refused. old is nil for a new
+// store. Where files have their blocks before they are mapped, a new log needs
+// its own, and tables wait for theirs.
+func (o *Options) openRoom(old *diskState) uint64 {
+	memTable := uint64(o.Sizes.MemTable)
+	unclean := old != nil && !old.Clean
+	if unclean {
+		memTable = max(memTable, uint64(old.MemTable))
 	}
+	switch {
+	case reserves:
+		return memTable + memTable/4 + smallRoom
+	case unclean:
+		return flushRoom(memTable)
+	}
+	return smallRoom
+}
+
+// openSpace makes sure that there is room to open. It deletes the ballast if
+// need be, and refuses to open when even that does not help.
+func (s *Store) openSpace(old *diskState) error {
+	need := s.opts.openRoom(old)
 	if free, ok := s.makeRoom(max(need, s.opts.Space.ReadOnly), need); !ok {
 		return noSpace(free, need)
 	}

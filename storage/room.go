@@ -1,0 +1,122 @@
+package storage
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// roomGate keeps a full disk from killing the process or costing data while
+// Badger writes on its own, in goroutines nobody else controls.
+//
+// Badger writes through mapped files, which it makes sparse: a page that finds
+// no block is a SIGBUS, and that ends the process. So the blocks of every file
+// are allocated before it is mapped (mapped_linux.go). A table that finds no
+// room must wait for some: Badger takes no notice of an error there and deletes
+// the tables it has merged all the same. A table that waits holds up nothing
+// but its own compaction or flush, and reading goes on.
+type roomGate struct {
+	dir     string
+	free    func() (free uint64, known bool)
+	memSize int64 // Badger's MemTableSize
+	log     *slog.Logger
+
+	mu        sync.Mutex // guards what follows
+	waiting   int        // tables that wait for room
+	since     time.Time  // when the first of them began to
+	abandoned bool       // nobody waits for the engine any more
+}
+
+// Room a table must find before it is made, and how often a waiting one looks.
+// It is room for the name of the file, which some file systems need blocks for;
+// the table itself has its blocks allocated.
+const (
+	tableRoom = 8 << 20
+	roomTick  = 100 * time.Millisecond
+)
+
+// logRoom returns how much of a write-ahead log is ever written: Badger starts
+// the next one when it holds MemTableSize, and a transaction is 15 % of that at
+// most.
+func (g *roomGate) logRoom() int64 { return g.memSize + g.memSize/4 }
+
+// want returns how many bytes of a file that is about to be mapped must have
+// blocks, and whether it must wait for them.
+func (g *roomGate) want(path string, size int64) (bytes int64, wait bool) {
+	switch filepath.Ext(path) {
+	case logExt:
+		return min(size, g.logRoom()), false // Badger holds a lock that readers need
+	case tableExt:
+		return size, true
+	}
+	return size, false
+}
+
+// await returns once try succeeds. An engine that nobody waits for any more
+// never goes on: its directory may be somebody else's by then.
+func (g *roomGate) await(try func() error) {
+	err := try()
+	if err == nil {
+		return
+	}
+	g.mu.Lock()
+	if g.waiting++; g.waiting == 1 {
+		g.since = time.Now()
+		g.log.Warn("the disk is full; tables wait to be written until there is room", "error", err)
+	}
+	g.mu.Unlock()
+	for err != nil {
+		time.Sleep(roomTick)
+		if g.isAbandoned() {
+			select {} // ends with the process
+		}
+		err = try()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting--
+}
+
+var errNoTableRoom = errors.New("no room for another table")
+
+// awaitName waits until there is room for the name of another table.
+func (g *roomGate) awaitName() {
+	g.await(func() error {
+		if free, known := g.free(); known && free < tableRoom {
+			return errNoTableRoom
+		}
+		return nil
+	})
+}
+
+// full tells for how long a table has been waiting; 0 if none is.
+func (g *roomGate) full() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.waiting == 0 {
+		return 0
+	}
+	return max(1, time.Since(g.since))
+}
+
+func (g *roomGate) isAbandoned() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.abandoned
+}
+
+// abandon stops whatever waits, for good, and tells whether anything does.
+func (g *roomGate) abandon() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.abandoned = g.waiting > 0
+	return g.abandoned
+}
+
+// aboutToBuild tells from a line of Badger's log that a compaction makes its
+// next table now. The line is written before the file is made, by a goroutine
+// that may wait.
+func aboutToBuild(format string) bool { return strings.HasPrefix(format, "[%d] LOG Compact. Added") }
