@@ -44,6 +44,9 @@ func uncleanWorld(t *testing.T, n int) (dir string, w *world) {
 	dir = filepath.Join(memoryDir(t), "copy")
 	copyDir(t, live, dir)
 	mustClose(t, s)
+	if err := removeSpares(filepath.Join(dir, engineDirName)); err != nil { // opening does it too
+		t.Fatal(err)
+	}
 	return dir, w
 }
 
