@@ -13,7 +13,7 @@ import (
 
 // Badger maps its files through golang.org/x/sys/unix and offers no place to
 // allocate their blocks between making and mapping them. That package calls
-// mmap through a variable, and we stand in between; docs/adr/0005 weighs it.
+// mmap through a variable, and we stand in between; docs/adr/0008 weighs it.
 // TestMappedFilesHaveBlocks fails if an update moves the variable.
 
 // unixMapper mirrors the type of unix.mapper.
