@@ -45,6 +45,7 @@ func (m *model) start() tea.Cmd {
 			if got != nil && !m.settled {
 				m.settled = true
 				m.applySettings(got)
+				m.restorePast(got[settingPast])
 				if m.wanted == "" {
 					m.wanted = got[settingOpen]
 				}

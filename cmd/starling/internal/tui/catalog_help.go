@@ -83,7 +83,11 @@ var welcomePhrases = map[string][2]string{
 		"These words are your account. They are shown this once: write them down. Typed in place of a nick on a first run elsewhere, they make you yourself again.",
 		"这些单词就是你的账号，只显示这一次：请抄下来。在别处首次运行时，用它们代替昵称输入，即可恢复身份。",
 	},
-	"phrase seen": {"Enter goes on (and clears the words)", "按 Enter 继续（并清除这些单词）"},
+	"phrase seen":      {"Enter goes on (and clears the words)", "按 Enter 继续（并清除这些单词）"},
+	"ask word":         {"word %d (Enter skips): ", "第 %d 个单词（按 Enter 跳过）："},
+	"wrong word":       {"That is not word %d. Here they are once more:", "第 %d 个单词不对。再显示一次："},
+	"phrase known":     {"Right: you can come back as yourself.", "正确：你可以随时恢复身份。"},
+	"phrase unchecked": {"Not checked. Without the words nobody can bring your account back.", "未核对。没有这些单词，谁也无法恢复你的账号。"},
 }
 
 func init() {

@@ -6,7 +6,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -292,16 +291,18 @@ func TestWelcome(t *testing.T) {
 			t.Errorf("it says\n%s", out)
 		}
 	})
+	words := strings.Fields(strings.Repeat("alpha beta gamma delta ", 6))
+	third := func(n int) int { return 2 } // words 3 and 6
 	t.Run("the phrase is taken off the screen", func(t *testing.T) {
 		for _, width := range []int{30, 44, 80, 200} {
-			w := Welcome{Width: width, Erase: true}
-			out := answering(&w, "")
-			if err := w.ShowPhrase(strings.Join(slices.Collect(maps.Keys(map[string]bool{"alpha": true})), " ") + strings.Repeat(" beta", 23)); err != nil {
+			w := Welcome{Width: width, Erase: true, Pick: third}
+			out := answering(&w, "", "")
+			if err := w.ShowPhrase(strings.Join(words, " ")); err != nil {
 				t.Fatal(err)
 			}
 			text, erase, _ := strings.Cut(out.String(), "\x1b[")
 			lines := strings.Count(text, "\n")
-			if erase != strconv.Itoa(lines)+"A\x1b[J" {
+			if !strings.HasPrefix(erase, strconv.Itoa(lines)+"A\x1b[J") {
 				t.Errorf("width %d: %d lines are followed by %q", width, lines, erase)
 			}
 			for line := range strings.SplitSeq(text, "\n") {
@@ -311,4 +312,30 @@ func TestWelcome(t *testing.T) {
 			}
 		}
 	})
+	for _, c := range []struct {
+		name    string
+		answers []string
+		shown   int // how often the words are shown
+		says    string
+	}{
+		{"two words are asked for", []string{"", "gamma", "beta"}, 1, "Right"},
+		{"in any case", []string{"", "Gamma", " BETA "}, 1, "Right"},
+		{"enter skips", []string{"", ""}, 1, "Not checked"},
+		{"enter skips the second", []string{"", "gamma", ""}, 1, "Not checked"},
+		{"a wrong word shows them again", []string{"", "delta", "", "gamma", "alpha", "", "gamma", "beta"}, 3, "not word 6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := Welcome{Pick: third}
+			out := answering(&w, c.answers...)
+			if err := w.ShowPhrase(strings.Join(words, " ")); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Count(out.String(), "These words are your account"); got != c.shown {
+				t.Errorf("shown %d times, want %d", got, c.shown)
+			}
+			if !strings.Contains(out.String(), c.says) {
+				t.Errorf("%q is missing in\n%s", c.says, out)
+			}
+		})
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
+	"golang.org/x/text/unicode/norm"
 )
 
 // metric counts the cells that text takes on the terminal. It must count as the renderer does: one
@@ -184,6 +185,14 @@ func (w metric) settle(s string) string {
 
 func (w metric) settleCluster(c string, cells int) string {
 	c, long := firstRunes(c, maxClusterRunes)
+	if c[0] < utf8.RuneSelf {
+		// The renderer takes an ASCII character for a cell of its own and loses what joins it. As one
+		// code point, where there is one, it is shown whole.
+		if c = norm.NFC.String(c); c[0] < utf8.RuneSelf {
+			c = c[:1]
+		}
+		cells = w.width(c)
+	}
 	if w == byRune {
 		c = strings.Map(func(r rune) rune {
 			switch {

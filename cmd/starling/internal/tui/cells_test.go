@@ -3,6 +3,8 @@ package tui
 import (
 	"strings"
 	"testing"
+
+	"github.com/charmbracelet/x/ansi"
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
@@ -109,9 +111,10 @@ func TestSettle(t *testing.T) {
 		{"skin tone", "👍🏽", "👍", "👍🏽"},
 		{"tone alone", "🏽", "🏽", "🏽"},
 		{"heart", "I ❤️ it", "I ❤ it", "I ❤️ it"},
-		{"keycap", "1️⃣", "1", "1️⃣"},
+		{"keycap", "1️⃣", "1", "1"},
 		{"flag", "🇩🇪", "🇩🇪", "🇩🇪"},
-		{"accent", "e\u0301", "e\u0301", "e\u0301"},
+		{"accent", "e\u0301", "\u00e9", "\u00e9"},
+		{"accent without a form of its own", "ax\u0301b", "axb", "axb"},
 		{"lone accent", "\u0301x", "◌\u0301x", "◌\u0301x"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -138,4 +141,35 @@ func TestFit(t *testing.T) {
 	if got := byRune.right("你", 4); got != "  你" {
 		t.Errorf("right = %q", got)
 	}
+}
+
+// TestRendererDrawsSettledText takes text apart as the renderer does, which loses what takes no cell
+// of its own.
+func TestRendererDrawsSettledText(t *testing.T) {
+	for _, text := range []string{"e\u0301 a\u0323\u0302", "1️⃣2", "x\u0301\u0302y", "ภาษาไทย", "हिन्दी", family, "🇩🇪", "\u0301"} {
+		for _, w := range []metric{byRune, byCluster} {
+			settled, drawn, cells := w.settle(text), "", 0
+			for rest := settled; rest != ""; {
+				seq, width, n, _ := decode(w, rest)
+				if width > 0 {
+					drawn += seq
+				}
+				cells += width
+				rest = rest[n:]
+			}
+			if drawn != settled {
+				t.Errorf("of %q the renderer draws %q", settled, drawn)
+			}
+			if have := w.width(settled); have < cells {
+				t.Errorf("%q takes %d cells and is counted as %d", settled, cells, have)
+			}
+		}
+	}
+}
+
+func decode(w metric, s string) (seq string, width, n int, state byte) {
+	if w == byRune {
+		return ansi.DecodeSequenceWc(s, 0, nil)
+	}
+	return ansi.DecodeSequence(s, 0, nil)
 }

@@ -17,6 +17,7 @@ type editor struct {
 	past   []string // inputs sent or cleared, oldest first
 	recall int      // index into past while browsing, len(past) when not
 	fresh  string   // what was being written before browsing began
+	filed  int      // how many inputs were filed, to see that past changed
 }
 
 // maxPast bounds the input history.
@@ -98,6 +99,7 @@ func (e *editor) file(s string) {
 		if len(e.past) > maxPast {
 			e.past = slices.Delete(e.past, 0, len(e.past)-maxPast)
 		}
+		e.filed++
 	}
 	e.recall = len(e.past)
 }

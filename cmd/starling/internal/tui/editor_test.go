@@ -160,3 +160,43 @@ func TestInputLayout(t *testing.T) {
 		}
 	})
 }
+
+func TestPastAcrossRuns(t *testing.T) {
+	n := newFakeNode(t)
+	d := newDriver(t, n, 80, 24)
+	d.enter("/join #den secret")
+	d.enter("first")
+	d.typed("cleared")
+	d.keys("ctrl+c")
+	d.second()
+	if kept := n.setting(settingPast); kept != `["/join #den","first","cleared"]` {
+		t.Errorf("the node keeps %s", kept)
+	}
+	d.typed("left at once")
+	d.keys("ctrl+c")
+	if left := d.finish(t.Context()); left != 0 {
+		t.Errorf("%d messages were left", left)
+	}
+
+	d = newDriver(t, n, 80, 24)
+	for _, want := range []string{"left at once", "cleared", "first", "/join #den"} {
+		d.keys("up")
+		if got := d.input.String(); got != want {
+			t.Errorf("recalled %q, want %q", got, want)
+		}
+	}
+	d.keys("down", "down", "down", "down")
+	if got := d.input.String(); got != "" {
+		t.Errorf("at the end there is %q", got)
+	}
+	// What cannot be read, or would be too much, is no harm.
+	for _, kept := range []string{"{", `["a\u001b[2Jb"]`, `[]`} {
+		if err := d.api.SetSetting(t.Context(), settingPast, kept); err != nil {
+			t.Fatal(err)
+		}
+		newDriver(t, n, 80, 24).keys("up", "up")
+	}
+	if text := pastText([]string{"old", strings.Repeat("<", 20<<10), "newer", "new"}); text != `["newer","new"]` {
+		t.Errorf("kept is %.100s", text)
+	}
+}

@@ -47,6 +47,9 @@ type model struct {
 	outgoing  outgoing
 	foreign   bool // something came that needs a newer version
 	statusLag bool // the status is being loaded
+
+	pastSaved  int  // input.filed as the node has it
+	pastSaving bool // it is on its way there
 }
 
 func newModel(ctx context.Context, cfg Config) *model {
@@ -131,7 +134,7 @@ func (m *model) tick(now time.Time) tea.Cmd {
 	if m.outage != nil {
 		return nil
 	}
-	cmds := []tea.Cmd{m.keepDraft(), m.sendNext()}
+	cmds := []tea.Cmd{m.keepDraft(), m.keepPast(), m.sendNext()}
 	if now.Second()%statusPeriod == 0 {
 		cmds = append(cmds, m.loadStatus())
 	}

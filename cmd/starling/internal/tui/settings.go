@@ -51,7 +51,7 @@ func knobs() map[string]knob {
 // getSettings asks the node for every setting, the conversation last looked at included.
 func (m *model) getSettings(ctx context.Context) (map[string]string, error) {
 	got := map[string]string{}
-	keys := []string{settingOpen}
+	keys := []string{settingOpen, settingPast}
 	for _, k := range knobs() {
 		keys = append(keys, k.key)
 	}

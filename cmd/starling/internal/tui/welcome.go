@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 )
 
@@ -23,6 +24,8 @@ type Welcome struct {
 	Restore func(phrase string) error
 	// MaxNick is how long a nick may be, in bytes.
 	MaxNick int
+	// Pick chooses the words that are asked for, below n; nil is at random.
+	Pick func(n int) int
 	// NoPassphrase leaves out the question for one: it is decided already.
 	NoPassphrase bool
 }
@@ -102,12 +105,25 @@ func (w *Welcome) Ask(keys string) (Answers, error) {
 	}
 }
 
-// ShowPhrase shows the words of a new account once, and takes them off the screen afterwards.
+// ShowPhrase shows the words of a new account, takes them off the screen, and asks for two of them: who
+// wrote them down knows that now, and who did not sees them again. Enter alone skips the questions.
 func (w *Welcome) ShowPhrase(phrase string) error {
+	words := strings.Fields(phrase)
+	for {
+		if err := w.showWords(words); err != nil {
+			return err
+		}
+		known, err := w.askWords(words)
+		if known || err != nil {
+			return err
+		}
+	}
+}
+
+func (w *Welcome) showWords(words []string) error {
 	fmt.Fprintln(w.Out)
 	lines := 3 + w.say("the phrase")
 	fmt.Fprintln(w.Out)
-	words := strings.Fields(phrase)
 	columns := max(1, min(4, (w.width()-2)/15))
 	rows := (len(words) + columns - 1) / columns
 	for row := range rows {
@@ -120,10 +136,44 @@ func (w *Welcome) ShowPhrase(phrase string) error {
 		fmt.Fprintln(w.Out, strings.TrimRight(b.String(), " "))
 	}
 	fmt.Fprintln(w.Out)
-	lines += rows + 1
 	_, err := w.Line("  " + w.words().text("phrase seen"))
+	w.erase(lines + rows + 1)
+	return err
+}
+
+// askWords says whether two words, chosen at random, are known, or nobody wants to be asked.
+func (w *Welcome) askWords(words []string) (bool, error) {
+	first := w.pick(len(words))
+	second := (first + 1 + w.pick(len(words)-1)) % len(words)
+	for _, i := range []int{min(first, second), max(first, second)} {
+		answer, err := w.Line("  " + w.words().text("ask word", i+1))
+		w.erase(1)
+		answer = strings.TrimSpace(answer)
+		switch {
+		case err != nil:
+			return false, err
+		case answer == "":
+			w.say("phrase unchecked")
+			return true, nil
+		case !strings.EqualFold(answer, words[i]):
+			w.say("wrong word", i+1)
+			return false, nil
+		}
+	}
+	w.say("phrase known")
+	return true, nil
+}
+
+func (w *Welcome) pick(n int) int {
+	if w.Pick != nil {
+		return w.Pick(n)
+	}
+	return rand.IntN(n)
+}
+
+// erase takes the last lines off the screen, where that can be done.
+func (w *Welcome) erase(lines int) {
 	if w.Erase {
 		fmt.Fprintf(w.Out, "\x1b[%dA\x1b[J", lines)
 	}
-	return err
 }
