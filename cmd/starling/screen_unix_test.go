@@ -114,7 +114,7 @@ func TestScreenTalk(t *testing.T) {
 		bob.Enter("/me waves")
 		ada.See("* │ bob waves")
 		ada.Enter("/msg @bob psst")
-		bob.See("@ada(1)")
+		bob.See("@ada(")
 
 		// The whole screen is used, and no line is longer than it.
 		rows := ada.Rows()
@@ -128,7 +128,7 @@ func TestScreenTalk(t *testing.T) {
 		// A resize while somebody types loses nothing and leaves nothing behind.
 		ada.Type("half a ")
 		ada.See("ada> half a")
-		ada.Resize(width-7, height-2)
+		ada.Resize(width-4, height-2)
 		ada.Type("thou")
 		ada.Until("the input in the last row", func() bool {
 			rows := ada.Rows()
@@ -171,7 +171,7 @@ func TestScreenWideCharacters(t *testing.T) {
 		ada.Press("BSpace", "End")
 		ada.CursorAt(from, height-1)
 		ada.Press("Enter")
-		bob.See("│ 你好日本語🎉e\u0301!")
+		bob.See("│ 你好日本語🎉\u00e9!") // composed for the terminal
 
 		// A long line wraps between characters, inside the column of texts.
 		ada.Enter(strings.Repeat("漢字", 60))
@@ -324,7 +324,7 @@ func TestScreenKeepsDrafts(t *testing.T) {
 func TestScreenNodeGone(t *testing.T) {
 	t.Parallel()
 	c := newCouple(t)
-	node := c.adaNode
+	parent, node := t, c.adaNode
 	bySize(t, func(t *testing.T, width, height int) {
 		room := fmt.Sprintf("#gone%d", width)
 		if _, err := c.ada.Join(t.Context(), api.JoinRequest{Room: room}); err != nil {
@@ -345,7 +345,7 @@ func TestScreenNodeGone(t *testing.T) {
 		ada.See("your text")
 		ada.See("ada> before and after")
 
-		node, _, _ = launch(t, c.adaHome)
+		node, _, _ = launch(parent, c.adaHome) // it outlives the subtest
 		ada.Miss("[no node]")
 		ada.Press("Enter")
 		ada.See("│ before and after")

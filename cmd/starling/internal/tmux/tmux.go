@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -49,13 +50,10 @@ func New(tb testing.TB, width, height int, env []string, program ...string) *Ter
 	term := &Terminal{tb: tb, dir: dir, width: width, height: height}
 	tb.Cleanup(term.close)
 	// The shell stays behind, so that what the program leaves on the terminal can be looked at.
-	script := `sh -c 'echo $$ >"$0/pid"; exec "$@"' "$0" "$@"; echo $? >"$0/status"; stty -a >"$0/stty"; exec cat`
+	script := `sh -c 'echo $$ >"$0/pid"; exec env "$@"' "$0" "$@"; echo $? >"$0/status"; stty -a >"$0/s.tty"; mv "$0/s.tty" "$0/stty"; exec cat`
 	args := []string{"-f", os.DevNull, "new-session", "-d", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height)}
-	for _, e := range append([]string{"LANG=C.UTF-8", "LC_ALL=", "NO_COLOR="}, env...) {
-		args = append(args, "-e", e)
-	}
-	args = append(args, "sh", "-c", script, dir)
-	term.run(append(args, program...)...)
+	args = append(args, "sh", "-c", script, dir, "LANG=C.UTF-8", "LC_ALL=", "NO_COLOR=")
+	term.run(slices.Concat(args, env, program)...)
 	term.run("set-option", "-g", "escape-time", "0")
 	term.run("pipe-pane", "-o", "cat >"+filepath.Join(dir, "raw"))
 	term.Until("the program to start", func() bool {
