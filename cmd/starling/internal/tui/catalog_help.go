@@ -5,26 +5,38 @@ import "maps"
 // helpPhrases are the parts of the catalogue that /help shows.
 var helpPhrases = map[string][2]string{
 	"help keys": {
-		"Alt+1..9,0    the nth conversation        Ctrl+N, Ctrl+P  the next, the previous (Alt+Down, Alt+Up)\n" +
-			"Alt+A         the next with something new Alt+/           the one before\n" +
-			"Ctrl+G        go to, by name              Ctrl+F          search here\n" +
-			"PgUp, PgDn    scroll (Shift+Up, +Down by a line)\n" +
-			"Home, End     oldest, newest (when nothing is typed)\n" +
-			"Alt+U         the first unread message    Tab             complete commands, nicks, rooms, paths\n" +
-			"Up, Down      what was entered before     Alt+Enter       a new line\n" +
-			"Ctrl+C        clears what is typed, then quits            Ctrl+L  draws the screen anew\n" +
-			"Ctrl+A/E/K/U/W/Y/T, Alt+B/F/D as in readline\n" +
-			"After your messages: · waits  ✓ sent  ✓+ a mailbox keeps it  ✓✓ delivered  ✓✓° read  ✗ given up",
-		"Alt+1..9,0    第 n 个会话       Ctrl+N、Ctrl+P  下一个、上一个（Alt+下、Alt+上）\n" +
-			"Alt+A         下一个有新内容的  Alt+/           刚才的会话\n" +
-			"Ctrl+G        按名称前往        Ctrl+F          在此搜索\n" +
-			"PgUp、PgDn    滚动（Shift+上、下 逐行）\n" +
-			"Home、End     最旧、最新（未输入时）\n" +
-			"Alt+U         第一条未读        Tab             补全命令、昵称、房间、路径\n" +
-			"上、下        输入历史          Alt+Enter       换行\n" +
-			"Ctrl+C        先清空输入，再退出                Ctrl+L  重绘\n" +
-			"Ctrl+A/E/K/U/W/Y/T、Alt+B/F/D 与 readline 相同\n" +
-			"自己消息之后：· 等待  ✓ 已发出  ✓+ 信箱代存  ✓✓ 已送达  ✓✓° 已读  ✗ 放弃",
+		"Alt+1..9,0\tthe nth conversation\n" +
+			"Ctrl+N, Ctrl+P\tthe next, the previous (Alt+Down, Alt+Up)\n" +
+			"Alt+A\tthe next with something new\n" +
+			"Alt+/\tthe one before\n" +
+			"Ctrl+G, Ctrl+F\tgo to by name, search here\n" +
+			"PgUp, PgDn\tscroll; Shift+Up, Shift+Down by a line\n" +
+			"Home, End\toldest, newest (when nothing is typed)\n" +
+			"Alt+U\tthe first unread message\n" +
+			"Alt+L\tthe messages alone, to copy from\n" +
+			"Tab\tcomplete commands, nicks, rooms, paths\n" +
+			"Up, Down\twhat was entered before\n" +
+			"Alt+Enter\ta new line\n" +
+			"Ctrl+C\tclears what is typed, then quits\n" +
+			"Ctrl+L\tdraws the screen anew\n" +
+			"Ctrl+A/E/K/U/W/Y/T\tand Alt+B/F/D as in readline\n" +
+			"· ✓ ✓+ ✓✓ ✓✓° ✗\tbehind your messages: waits, sent, a mailbox keeps it, delivered, read, given up",
+		"Alt+1..9,0\t第 n 个会话\n" +
+			"Ctrl+N、Ctrl+P\t下一个、上一个（Alt+下、Alt+上）\n" +
+			"Alt+A\t下一个有新内容的会话\n" +
+			"Alt+/\t刚才的会话\n" +
+			"Ctrl+G、Ctrl+F\t按名称前往、在此搜索\n" +
+			"PgUp、PgDn\t滚动；Shift+上、Shift+下 逐行\n" +
+			"Home、End\t最旧、最新（未输入时）\n" +
+			"Alt+U\t第一条未读消息\n" +
+			"Alt+L\t只显示消息，便于复制\n" +
+			"Tab\t补全命令、昵称、房间、路径\n" +
+			"上、下\t输入历史\n" +
+			"Alt+Enter\t换行\n" +
+			"Ctrl+C\t先清空输入，再退出\n" +
+			"Ctrl+L\t重绘屏幕\n" +
+			"Ctrl+A/E/K/U/W/Y/T\t及 Alt+B/F/D 与 readline 相同\n" +
+			"· ✓ ✓+ ✓✓ ✓✓° ✗\t自己消息之后：等待、已发出、信箱代存、已送达、已读、放弃",
 	},
 
 	"cmd help":     {"/help [command]\tthis page, or one command", "/help [命令]\t本页，或某个命令"},

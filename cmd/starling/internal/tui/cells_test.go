@@ -3,9 +3,9 @@ package tui
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
-	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )

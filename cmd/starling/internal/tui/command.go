@@ -124,28 +124,49 @@ func (m *model) cmdHelp(name string) tea.Cmd {
 	if _, ok := phrases[helpKey(name)]; ok && name != "" {
 		return m.usage(name)
 	}
-	rows := [][2]string{}
-	wide := 0
-	for _, key := range slices.Sorted(maps.Keys(phrases)) {
-		if !strings.HasPrefix(key, helpKey("")) {
-			continue
-		}
-		form, does, _ := strings.Cut(m.t(key), "\t")
-		rows = append(rows, [2]string{form, does})
-		wide = max(wide, m.metric.width(form))
-	}
-	wide = min(wide, 36)
-	var b strings.Builder
-	b.WriteString(m.t("help keys") + "\n\n")
-	for _, r := range rows {
-		if m.width < 60 {
-			b.WriteString(r[0] + "\n    " + r[1] + "\n")
-			continue
-		}
-		b.WriteString(m.fit(r[0], max(wide, m.metric.width(r[0]))) + "  " + r[1] + "\n")
-	}
-	m.show(&pager{title: m.t("help title"), text: b.String()})
+	m.show(&pager{title: m.t("help title"), make: (*model).help})
 	return nil
+}
+
+// help is the page of keys and commands.
+func (m *model) help() string {
+	var commands []string
+	for _, key := range slices.Sorted(maps.Keys(phrases)) {
+		if strings.HasPrefix(key, helpKey("")) {
+			commands = append(commands, m.t(key))
+		}
+	}
+	return m.table(strings.Split(m.t("help keys"), "\n")) + "\n" + m.table(commands)
+}
+
+// table lays rows out, each a term, a tab and what it means, in two columns where there is room.
+func (m *model) table(rows []string) string {
+	const longest = 32 // a longer term has a line to itself
+	width, indent := m.contentWidth(), 4
+	columns := width >= 60
+	if columns {
+		for _, r := range rows {
+			term, _, _ := strings.Cut(r, "\t")
+			if w := m.metric.width(term); w <= longest {
+				indent = max(indent, w+2)
+			}
+		}
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		term, means, _ := strings.Cut(r, "\t")
+		lines := m.metric.lines(means, max(8, width-indent))
+		if columns && m.metric.width(term) <= longest {
+			b.WriteString(m.fit(term, indent) + lines[0] + "\n")
+			lines = lines[1:]
+		} else {
+			b.WriteString(term + "\n")
+		}
+		for _, line := range lines {
+			b.WriteString(spaces(indent) + line + "\n")
+		}
+	}
+	return b.String()
 }
 
 func (m *model) cmdJoin(args string) tea.Cmd {

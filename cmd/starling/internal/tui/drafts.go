@@ -41,6 +41,37 @@ func draftKey(id string) string {
 	return prefix + id[:min(len(id), 64-len(prefix))]
 }
 
+// turn lets one at a time change what the node keeps of the input, so that what is saved last, when
+// the user leaves, is what stays.
+type turn struct {
+	token chan struct{} // whoever has put one in may change something
+	over  bool          // nobody may any more; guarded by the token
+}
+
+func newTurn() *turn { return &turn{token: make(chan struct{}, 1)} }
+
+// take waits for the turn and does f, unless it is over.
+func (t *turn) take(ctx context.Context, f func() error) error {
+	select {
+	case t.token <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-t.token }()
+	if t.over {
+		return context.Canceled
+	}
+	return f()
+}
+
+// end waits for the turn and keeps it.
+func (t *turn) end(ctx context.Context) {
+	_ = t.take(ctx, func() error { // when it takes too long there is nothing more to wait for
+		t.over = true
+		return nil
+	})
+}
+
 // keepInput notes what stands in the input.
 func (m *model) keepInput() {
 	if r := m.rooms[m.current]; r != nil {
@@ -67,7 +98,7 @@ func (m *model) saveDraft(id string) tea.Cmd {
 	}
 	r.writing.saving = true
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		err := m.api.SetSetting(ctx, draftKey(id), text)
+		err := m.turn.take(ctx, func() error { return m.api.SetSetting(ctx, draftKey(id), text) })
 		return func(m *model) tea.Cmd {
 			w := &m.room(id).writing
 			w.saving = false

@@ -200,3 +200,23 @@ func TestPastAcrossRuns(t *testing.T) {
 		t.Errorf("kept is %.100s", text)
 	}
 }
+
+// TestLeftWhileADraftIsSaved leaves while an older state of the draft is on its way to the node. What
+// was saved must be what stood there last: once "/quit" came back as a draft.
+func TestLeftWhileADraftIsSaved(t *testing.T) {
+	n := newFakeNode(t)
+	d := newDriver(t, n, 80, 24)
+	d.typed("/quit")
+	save := d.keepDraft() // what a tick does
+	if save == nil {
+		t.Fatal("nothing is saved")
+	}
+	d.send(keyPress("enter"))
+	if left := d.finish(t.Context()); left != 0 {
+		t.Errorf("%d messages were left", left)
+	}
+	save() // comes too late
+	if kept := n.setting(draftKey(d.current)); kept != "" {
+		t.Errorf("the node keeps %s", kept)
+	}
+}

@@ -21,7 +21,16 @@ func (m *model) key(msg tea.KeyPressMsg) tea.Cmd {
 			m.overlay = nil
 			return m.seen()
 		}
-		return m.overlay.key(m, msg)
+		if _, typing := m.overlay.(*picker); typing || msg.Mod != tea.ModAlt || msg.Code <= ' ' || msg.Code >= 0x7f {
+			return m.overlay.key(m, msg)
+		}
+		m.overlay = nil
+		if k == "alt+/" || screenKeys[k] == nil && (msg.Code < '0' || msg.Code > '9') {
+			// Esc and the key after it, so quick that the terminal made one of them: the page is left,
+			// and what is typed next is a command.
+			msg = tea.KeyPressMsg{Code: msg.Code, Text: string(msg.Code)}
+		}
+		return tea.Batch(m.seen(), m.key(msg))
 	}
 	if k != "tab" && k != "shift+tab" {
 		m.complete = completion{}
@@ -86,13 +95,17 @@ func init() {
 		"ctrl+p":   func(m *model) tea.Cmd { return m.step(-1) },
 		"alt+up":   func(m *model) tea.Cmd { return m.step(-1) },
 		"alt+a":    (*model).nextActive,
-		"alt+/":    func(m *model) tea.Cmd { return m.open(m.last) },
-		"ctrl+g":   (*model).quickSwitch,
-		"ctrl+f":   func(m *model) tea.Cmd { return m.cmdSearch("") },
-		"ctrl+l":   func(*model) tea.Cmd { return tea.ClearScreen },
-		"f1":       func(m *model) tea.Cmd { return m.cmdHelp("") },
-		"home":     func(m *model) tea.Cmd { return m.edge("home") },
-		"end":      func(m *model) tea.Cmd { return m.edge("end") },
+		"alt+l": func(m *model) tea.Cmd {
+			m.bare = !m.bare
+			return nil
+		},
+		"alt+/":  func(m *model) tea.Cmd { return m.open(m.last) },
+		"ctrl+g": (*model).quickSwitch,
+		"ctrl+f": func(m *model) tea.Cmd { return m.cmdSearch("") },
+		"ctrl+l": func(*model) tea.Cmd { return tea.ClearScreen },
+		"f1":     func(m *model) tea.Cmd { return m.cmdHelp("") },
+		"home":   func(m *model) tea.Cmd { return m.edge("home") },
+		"end":    func(m *model) tea.Cmd { return m.edge("end") },
 	}
 }
 

@@ -45,9 +45,11 @@ type model struct {
 	typedAt   time.Time // when the others were last told that the user types
 	rangAt    time.Time // when the bell last rang
 	outgoing  outgoing
+	bare      bool // the side columns are hidden, so that a terminal's own selection takes text alone
 	foreign   bool // something came that needs a newer version
 	statusLag bool // the status is being loaded
 
+	turn       *turn
 	pastSaved  int  // input.filed as the node has it
 	pastSaving bool // it is on its way there
 }
@@ -57,7 +59,7 @@ func newModel(ctx context.Context, cfg Config) *model {
 		ctx: ctx, api: cfg.Client, cfg: cfg,
 		opened: map[string]api.Conversation{}, contacts: map[string]api.Contact{}, rooms: map[string]*room{},
 		wanted: cfg.Open, now: time.Now(), width: 80, height: 24,
-		settings: settings{bell: true},
+		settings: settings{bell: true}, turn: newTurn(),
 	}
 	m.zone = cfg.Zone
 	if m.zone == nil {

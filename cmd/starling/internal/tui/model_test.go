@@ -584,3 +584,45 @@ func TestAnUnknownCommandIsNotSent(t *testing.T) {
 		t.Error("it was sent")
 	}
 }
+
+func TestKeysOverAPage(t *testing.T) {
+	n := newFakeNode(t)
+	n.room("zoo")
+	d := newDriver(t, n, 80, 24)
+	d.enter("/help")
+	d.wants("Ctrl+G, Ctrl+F")
+	d.keys("alt+/") // Esc and a slash, quickly
+	d.typed("he")
+	if got := d.input.String(); d.overlay != nil || got != "/he" {
+		t.Errorf("the input is %q", got)
+	}
+	d.keys("ctrl+u")
+	d.enter("/help")
+	d.keys("alt+2")
+	d.wants(" #zoo")
+	d.lacks("Ctrl+G, Ctrl+F")
+	d.keys("ctrl+f", "alt+b") // which edits what is searched
+	d.wants("search #zoo")
+	d.keys("esc", "alt+l")
+	d.lacks("1 #lobby")
+	d.keys("alt+l")
+	d.wants("1 #lobby")
+}
+
+func TestHelpAtEveryWidth(t *testing.T) {
+	for _, lang := range languages {
+		for _, width := range []int{20, 44, 60, 80, 200} {
+			d := newDriver(t, newFakeNode(t), 200, 100)
+			d.run(d.cmdSet("lang " + lang))
+			d.enter("/help")
+			d.send(tea.WindowSizeMsg{Width: width, Height: 400})
+			p := d.overlay.(*pager)
+			for _, line := range p.lines {
+				if have := d.metric.width(line); have > width {
+					t.Errorf("%s at %d: %q takes %d", lang, width, line, have)
+				}
+			}
+			d.wants("/help", "Ctrl+G", "/whois")
+		}
+	}
+}

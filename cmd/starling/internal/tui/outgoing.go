@@ -123,11 +123,12 @@ func (m *model) finish(ctx context.Context) (left int) {
 			w.Text = req.Text + w.Text
 		}
 	}
+	m.turn.end(ctx)
 	if m.settled && m.pastSaved != m.input.filed {
 		_ = m.api.SetSetting(ctx, settingPast, pastText(m.input.past)) // as below
 	}
 	for id, r := range m.rooms {
-		if r.writing.draftText() != r.writing.saved {
+		if r.writing.saving || r.writing.draftText() != r.writing.saved {
 			_ = m.api.SetSetting(ctx, draftKey(id), r.writing.draftText()) // the node may be gone
 		}
 	}

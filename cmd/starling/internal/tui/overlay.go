@@ -22,9 +22,10 @@ func (m *model) closeOverlay() tea.Cmd {
 // pager shows text that may be longer than the screen.
 type pager struct {
 	title string
-	text  string // escaped
-	whole bool   // its lines must not be broken: a drawing
-	keys  string // what answers do, for the last line
+	text  string                // escaped
+	make  func(m *model) string // makes the text anew for the width of the screen
+	whole bool                  // its lines must not be broken: a drawing
+	keys  string                // what answers do, for the last line
 	// answers are further keys; each closes the pager.
 	answers map[string]func(*model) tea.Cmd
 	lines   []string
@@ -33,15 +34,19 @@ type pager struct {
 
 // show opens a pager.
 func (m *model) show(p *pager) {
-	if strings.TrimSpace(p.text) == "" {
-		p.text = m.t("nothing")
-	}
 	m.overlay = p
 	p.lay(m)
+	if strings.TrimSpace(p.text) == "" {
+		p.text = m.t("nothing")
+		p.lay(m)
+	}
 }
 
 // lay breaks the text to the width of the screen.
 func (p *pager) lay(m *model) {
+	if p.make != nil {
+		p.text = p.make(m)
+	}
 	text := strings.TrimRight(p.text, "\n")
 	if p.whole {
 		p.lines = strings.Split(text, "\n")

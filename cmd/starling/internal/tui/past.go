@@ -62,7 +62,7 @@ func (m *model) keepPast() tea.Cmd {
 	m.pastSaving = true
 	text, filed := pastText(m.input.past), m.input.filed
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		err := m.api.SetSetting(ctx, settingPast, text)
+		err := m.turn.take(ctx, func() error { return m.api.SetSetting(ctx, settingPast, text) })
 		return func(m *model) tea.Cmd {
 			if m.pastSaving = false; err == nil {
 				m.pastSaved = filed

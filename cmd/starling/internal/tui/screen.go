@@ -21,7 +21,7 @@ const (
 
 // An overlay has the whole width: what it shows, a QR code above all, needs it.
 func (m *model) listWidth() int {
-	if m.width < listFrom || m.overlay != nil {
+	if m.width < listFrom || m.overlay != nil || m.bare {
 		return 0
 	}
 	return listWidth
@@ -29,7 +29,7 @@ func (m *model) listWidth() int {
 
 func (m *model) membersWidth() int {
 	c := m.find(m.current)
-	if m.width < membersFrom || m.overlay != nil || c == nil || c.Kind != kindRoom {
+	if m.width < membersFrom || m.overlay != nil || m.bare || c == nil || c.Kind != kindRoom {
 		return 0
 	}
 	return membersWidth
