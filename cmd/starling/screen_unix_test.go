@@ -479,4 +479,3 @@ func askedWord(t *testing.T, term *tmux.Terminal, words []string) string {
 	})
 	return words[n-1]
 }
-
