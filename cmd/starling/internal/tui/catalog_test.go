@@ -237,22 +237,24 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-func TestWelcome(t *testing.T) {
-	answering := func(w *Welcome, answers ...string) *bytes.Buffer {
-		var out bytes.Buffer
-		w.Out, w.MaxNick, w.Environ = &out, 8, []string{"LANG=C.UTF-8"}
-		next := func(q string) (string, error) {
-			out.WriteString(q + "\n")
-			if len(answers) == 0 {
-				return "", errors.New("nobody answers")
-			}
-			a := answers[0]
-			answers = answers[1:]
-			return a, nil
+// answering answers a first run's questions, and gives what it said.
+func answering(w *Welcome, answers ...string) *bytes.Buffer {
+	var out bytes.Buffer
+	w.Out, w.MaxNick, w.Environ = &out, 8, []string{"LANG=C.UTF-8"}
+	next := func(q string) (string, error) {
+		out.WriteString(q + "\n")
+		if len(answers) == 0 {
+			return "", errors.New("nobody answers")
 		}
-		w.Line, w.Secret = next, next
-		return &out
+		a := answers[0]
+		answers = answers[1:]
+		return a, nil
 	}
+	w.Line, w.Secret = next, next
+	return &out
+}
+
+func TestWelcome(t *testing.T) {
 	t.Run("enter answers everything", func(t *testing.T) {
 		w := Welcome{}
 		out := answering(&w, "", "")
@@ -291,6 +293,9 @@ func TestWelcome(t *testing.T) {
 			t.Errorf("it says\n%s", out)
 		}
 	})
+}
+
+func TestWelcomePhrase(t *testing.T) {
 	words := strings.Fields(strings.Repeat("alpha beta gamma delta ", 6))
 	third := func(n int) int { return 2 } // words 3 and 6
 	t.Run("the phrase is taken off the screen", func(t *testing.T) {
