@@ -51,6 +51,7 @@ type gossip struct {
 	filter   *topicFilter
 	hooks    roomHooks
 	isRelay  func(peer.ID) bool
+	floods   bool // a relay's: what it forwards goes to every subscriber at once
 	// keep takes what a relay forwarded and checked, with who handed it over; nil keeps nothing.
 	keep func(s *wire.Sealed, from wire.DeviceID)
 	// admit bounds what a relay forwards; nil admits everything.
@@ -86,6 +87,7 @@ func newGossip(p *plan, self peer.ID) *gossip {
 		clock:  p.Clock,
 		log:    p.Logger,
 		limits: p.Limits.Gossip,
+		floods: p.Relay != nil,
 		topics: make(map[wire.TopicKey]*gossipTopic),
 	}
 	g.filter = newTopicFilter(g.limits.TopicsPerPeer)
@@ -97,8 +99,13 @@ func newGossip(p *plan, self peer.ID) *gossip {
 // be.
 func (g *gossip) run(ctx context.Context, h host.Host, ready func()) error {
 	params, thresholds := scoreParams()
+	features := pubsub.GossipSubDefaultFeatures
+	if g.floods {
+		features = floodFeatures
+	}
 	ps, err := pubsub.NewGossipSub(
 		ctx, h,
+		pubsub.WithGossipSubProtocols(pubsub.GossipSubDefaultProtocols, features),
 		// Authorship is inside our sealed events; signing again would print the sender's peer id on
 		// every ciphertext and cost more than everything else together.
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
@@ -363,13 +370,31 @@ func (g *gossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte
 	if !joined {
 		return fmt.Errorf("publishing: %w", errNotJoined)
 	}
-	if len(t.topic.ListPeers()) == 0 { // the library would say that all is well
+	// The library takes a message for nobody without a word, and remembers it: it could not be published
+	// again once somebody comes.
+	if len(t.topic.ListPeers()) == 0 {
 		return fmt.Errorf("publishing: %w", chat.ErrUnreachable)
 	}
 	if err := t.topic.Publish(ctx, sealed); err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}
 	g.counters.published.Add(1)
+	return nil
+}
+
+// Pass publishes a checked sealed event of a forwarded topic that came by another way than gossip. What
+// gossip has had already is left alone by the library. It implements relay.Forwarder.
+func (g *gossip) Pass(ctx context.Context, s *wire.Sealed) error {
+	g.mu.RLock()
+	t := g.topics[s.Topic]
+	forwarded := t != nil && t.forwards > 0
+	g.mu.RUnlock()
+	if !forwarded || (g.admit != nil && !g.admit(s.Topic, len(s.Bytes()))) {
+		return nil
+	}
+	if err := t.topic.Publish(ctx, s.Bytes()); err != nil {
+		return fmt.Errorf("passing an event on: %w", err)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -143,10 +144,8 @@ func (w *wall) InterceptSecured(_ network.Direction, p peer.ID, c network.ConnMu
 
 func (w *wall) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) { return true, 0 }
 
+// What is said as soon as the only relay is back is heard at once: nobody waits for the mesh to form again.
 func TestRelayRestart(t *testing.T) {
-	if os.Getenv("STARLING_FULL") == "" {
-		t.Skip("an open defect, see docs/testing.md: set STARLING_FULL to run it")
-	}
 	cfg := relayConfig(t)
 	cfg.StoreDir = t.TempDir()
 	r, stop := start(t, cfg)
@@ -156,12 +155,7 @@ func TestRelayRestart(t *testing.T) {
 	fromB := follow(t, b)
 	attached(t, a, 1)
 	attached(t, b, 1)
-	var listen []string
-	for _, addr := range r.host.Network().ListenAddresses() {
-		if !isCircuit(addr) {
-			listen = append(listen, addr.String())
-		}
-	}
+	listen := listensOn(r)
 	stop()
 	until(t, 20*time.Second, "the loss is noticed", func() bool { return len(a.knownRelays()) == 0 })
 	cfg.Listen = listen
@@ -170,6 +164,41 @@ func TestRelayRestart(t *testing.T) {
 	attached(t, b, 1)
 	say(t, a, roomA, "after the restart")
 	fromB.wait("after the restart", 10*time.Second)
+}
+
+// What was said while nobody was there waits, and goes out when somebody comes.
+func TestSaidToNobody(t *testing.T) {
+	cfg := relayConfig(t)
+	cfg.StoreDir = t.TempDir()
+	r, stop := start(t, cfg)
+	cfgA, cfgB := behind(t, r), behind(t, r)
+	cfg.Listen = listensOn(r)
+	stop()
+	a, _ := start(t, cfgA)
+	b, _ := start(t, cfgB)
+	roomA, _ := joinRoom(t, a, "lobby"), joinRoom(t, b, "lobby")
+	fromB := follow(t, b)
+	say(t, a, roomA, "anybody here?")
+	until(t, 10*time.Second, "gossip says that nobody is there", func() bool {
+		return errors.Is(a.gossip.Publish(t.Context(), a.gossip.joined()[0], []byte("x")), chat.ErrUnreachable)
+	})
+	if a.Chat().Stats().Unpublished == 0 {
+		t.Error("a message that nobody was given counts as published")
+	}
+	start(t, cfg)
+	fromB.wait("anybody here?", 20*time.Second)
+	until(t, 10*time.Second, "nothing waits any more", func() bool { return a.Chat().Stats().Unpublished == 0 })
+}
+
+// listensOn gives what a node listens on, for its next run.
+func listensOn(n *Node) []string {
+	var listen []string
+	for _, addr := range n.host.Network().ListenAddresses() {
+		if !isCircuit(addr) {
+			listen = append(listen, addr.String())
+		}
+	}
+	return listen
 }
 
 func TestRelayRefusalNamesTheLimit(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 )
 
 // Peer scores decide who stays in a topic's mesh. What they punish is only what is provably wrong,
@@ -81,9 +82,7 @@ func decayPer(d time.Duration) float64 {
 }
 
 // meshParams returns gossipsub's parameters for a fan-out. Up to 12 they are its own defaults. A
-// hub with a large fan-out keeps everybody who attached in the mesh: it wants them (D), looks for
-// more of them at each heartbeat (Dlo) and prunes nobody (Dhi); by default it would graft 12 and
-// leave the rest to be told by heartbeat, at a hundred times the delay.
+// hub with a large fan-out keeps everybody who grafts it in its mesh, and prunes nobody.
 func meshParams(fanout int) pubsub.GossipSubParams {
 	p := pubsub.DefaultGossipSubParams()
 	// Leaving a room and coming back is something people do; for the library's 10 s the old
@@ -92,10 +91,16 @@ func meshParams(fanout int) pubsub.GossipSubParams {
 	if fanout > p.Dhi {
 		p.Dhi = fanout
 		p.D = fanout * 3 / 4
-		p.Dlo = fanout / 2
-		p.Dscore = p.Dscore * 4
 		p.Dout = 0 // a hub dials nobody
-		p.Dlazy = 6
 	}
 	return p
+}
+
+// floodFeatures are what a relay believes of everybody: that they take part in no mesh. So it hands what
+// it forwards to every subscriber in the same moment, as the protocol has it for older peers. In a mesh a
+// member that has just come would be grafted by the next heartbeat, up to a second later, and get nothing
+// of what passed before; and it is no use to a hub to gossip about what it pushes. The members' own
+// meshes have the relay in them all the same.
+func floodFeatures(feature pubsub.GossipSubFeature, proto protocol.ID) bool {
+	return feature != pubsub.GossipSubFeatureMesh && pubsub.GossipSubDefaultFeatures(feature, proto)
 }

@@ -34,6 +34,8 @@ type Archive struct {
 	log      *slog.Logger
 	verifier *wire.Verifier
 	counts   archiveCounts
+	// pass hands on what members brought by sync while it was fresh; nil hands on nothing.
+	pass func(ctx context.Context, s *wire.Sealed) error
 
 	queue chan kept // sealed events on their way to the store
 

@@ -377,5 +377,34 @@ func (n *mirrorSession) commit(ctx context.Context, e roomsync.CommitRecords) er
 	if err := n.a.keep(ctx, batch); err != nil {
 		return err
 	}
+	n.a.passFresh(ctx, batch)
 	return n.machine.Committed(outcomes)
+}
+
+// passAge is how old an event may be that is handed on when it came by sync, and passMost how many of one
+// batch are. Somebody said it while this relay was away, and the others need not wait for their next
+// session; what is older they have asked for already.
+const (
+	passAge  = time.Minute
+	passMost = 64
+)
+
+func (a *Archive) passFresh(ctx context.Context, batch []kept) {
+	if a.pass == nil {
+		return
+	}
+	oldest := a.now().Add(-passAge)
+	passed := 0
+	for _, k := range batch {
+		if passed == passMost || ctx.Err() != nil {
+			return
+		}
+		if k.sealed.HLC.Time().Before(oldest) || k.sealed.IsStub() {
+			continue
+		}
+		passed++
+		if err := a.pass(ctx, k.sealed); err != nil {
+			a.log.Debug("an event was not passed on", "err", err)
+		}
+	}
 }

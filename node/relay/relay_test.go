@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -27,8 +28,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // topics is a Forwarder that remembers what it was asked.
 type topics struct {
-	mu     sync.Mutex // guards joined
+	mu     sync.Mutex // guards all below
 	joined map[wire.TopicKey]bool
+	passed []wire.SealedID
+}
+
+func (f *topics) Pass(_ context.Context, s *wire.Sealed) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.passed = append(f.passed, s.ID)
+	return nil
 }
 
 func (f *topics) Forward(topic wire.TopicKey) (stop func(), err error) {
@@ -458,6 +467,24 @@ func TestMirrorKeepsForTheAbsent(t *testing.T) {
 	}
 	if r := w.member(room("never attached"), map[roomsync.ID]*wire.Sealed{}, true); r.End != roomsync.EndRefused {
 		t.Fatalf("a topic nobody attached: %+v", r)
+	}
+}
+
+// What was said while the relay was away, and comes by sync while it is fresh, goes on to everybody at
+// once; old history does not.
+func TestMirrorPassesOnWhatIsFresh(t *testing.T) {
+	w := newWorld(t, Config{})
+	k := room("a")
+	w.attach(wire.WantMirror, time.Minute, k)
+	old, fresh := say(t, k, time.Now().Add(-time.Hour), "old"), say(t, k, time.Now().Add(-10*time.Second), "fresh")
+	ada := map[roomsync.ID]*wire.Sealed{roomsync.ID(old.ID): old, roomsync.ID(fresh.ID): fresh}
+	if r := w.member(k, ada, true); r.End != roomsync.EndFinished || r.Served != 2 {
+		t.Fatalf("ada brought her events: %+v", r)
+	}
+	w.topics.mu.Lock()
+	defer w.topics.mu.Unlock()
+	if !slices.Equal(w.topics.passed, []wire.SealedID{fresh.ID}) {
+		t.Errorf("passed on %d events, want the fresh one alone", len(w.topics.passed))
 	}
 }
 

@@ -36,6 +36,8 @@ const (
 type Forwarder interface {
 	// Forward begins to take part in a topic; stop ends it. Several calls for one topic add up.
 	Forward(topic wire.TopicKey) (stop func(), err error)
+	// Pass hands a checked event that came by sync to those who take part in its topic, if it is forwarded.
+	Pass(ctx context.Context, s *wire.Sealed) error
 }
 
 // Server serves wire.RelayProtocol on a host, and the circuit relay.
@@ -89,6 +91,9 @@ func New(cfg Config, p Parts) (*Server, error) {
 		meter:   newMeter(cfg.Circuits, p.Sent, p.Store, p.Now),
 		shaper:  newShaper(cfg.Circuits),
 		table:   newTable(cfg),
+	}
+	if s.archive != nil && s.forward != nil {
+		s.archive.pass = s.forward.Pass
 	}
 	return s, nil
 }
