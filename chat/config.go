@@ -23,6 +23,9 @@ type Config struct {
 	// Certificate returns the proof, valid at a time, that Device speaks for its account; the account
 	// must always be the same. See identity.Keys.Certificate.
 	Certificate func(now time.Time) (wire.Certificate, error)
+	// SignDeviceList signs the account's device list and returns its encoding; nil publishes none. See
+	// identity.Account.SignDeviceList.
+	SignDeviceList func(*wire.DeviceList) ([]byte, error)
 	// Store holds everything; the service does not close it.
 	Store *storage.Store
 	// Gossip, Direct and Directory are the network.

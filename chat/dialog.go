@@ -79,9 +79,12 @@ type dialog struct {
 	knocks    int       // attempts to reach them since they were last connected
 	nextKnock time.Time
 	searching bool // a look-up in the directory runs
-	held      bool // they do not take more before they accept us
-	unreached bool // no path was found since they were last connected
-	mailing   bool // a batch is on its way to their mailboxes
+	looking   bool // a look-up of their records runs
+	looked    time.Time
+	handed    *handedRow // what they were given last; nil: not read yet
+	held      bool       // they do not take more before they accept us
+	unreached bool       // no path was found since they were last connected
+	mailing   bool       // a batch is on its way to their mailboxes
 }
 
 // dialogRow is the state of a direct conversation that changes with every message.
@@ -225,6 +228,7 @@ func (d *dialogs) run(ctx context.Context) {
 			}
 		case <-tick.C:
 			d.keepPrekeys(ctx)
+			d.handOver(ctx)
 			d.sweepSeen(ctx)
 			for _, g := range d.all() {
 				d.pump(ctx, g)

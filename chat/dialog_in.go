@@ -164,6 +164,9 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 		return err
 	}
 	account := hello.Certificate.Account
+	if d.s.people.revoked(f.from) {
+		return errors.New("a device greets that its account revoked")
+	}
 	d.s.people.device(account, f.from)
 	if d.s.people.blocked(account) {
 		return nil
@@ -179,8 +182,8 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 		if row.State == ContactFriend && len(d.sealer.boxes) > 0 {
 			d.tellPrekeys(f.from) // where our mailboxes are may have changed while they were away
 		}
-		known := slices.Contains(row.Devices, f.from)
-		if !known || hello.Nick != "" && row.Nick != hello.Nick {
+		news := d.newDevices(ctx, in, account, row)
+		if news || hello.Nick != "" && row.Nick != hello.Nick {
 			if hello.Nick != "" {
 				row.Nick = hello.Nick
 			}
@@ -203,34 +206,6 @@ func (d *dialogs) contactRow(in *receiving, account wire.AccountID) *contactRow 
 		return row
 	}
 	return d.s.people.contact(account)
-}
-
-// takePrekeys learns a device's keys, and opens what waited for them.
-func (d *dialogs) takePrekeys(ctx context.Context, in *receiving, f frameIn, raw []byte) error {
-	record, err := d.sealer.learn(ctx, raw)
-	if err != nil {
-		return err
-	}
-	dev, account := record.Certificate.Device, record.Certificate.Account
-	if dev != f.from {
-		return errors.New("a device sent another one's prekeys")
-	}
-	d.s.people.device(account, dev)
-	delete(d.asked, dev)
-	waiting := d.pending[dev]
-	delete(d.pending, dev)
-	for _, w := range waiting {
-		if err := d.takeFrame(ctx, in, w); err != nil {
-			d.s.log.Debug("a frame was not taken", "error", err)
-		}
-	}
-	if g := d.find(account); g != nil {
-		in.after = append(in.after, func() {
-			g.nextTry = time.Time{}
-			d.pump(ctx, g)
-		})
-	}
-	return nil
 }
 
 // takeData opens an envelope.
@@ -261,22 +236,18 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 	if err != nil {
 		return err
 	}
-	if p == nil {
-		if f.mail && d.contactRow(in, account) == nil {
-			return errMailRefused // of a stranger only a stream can bring the keys
-		}
-		if f.mail {
-			return errNoKeys
-		}
+	if p == nil && !f.mail {
 		d.park(f)
 		return nil
 	}
-	if p.record.Certificate.Account != account {
+	if p != nil && p.record.Certificate.Account != account {
 		return errors.New("an envelope names another account than the device's")
 	}
-	opened, err := d.sealer.open(ctx, f.from, envelope)
-	if err != nil && f.mail {
-		return err // anybody may have deposited it: no reason to begin a new session
+	var opened ratchet.Opened
+	if p != nil {
+		opened, err = d.sealer.open(ctx, f.from, envelope)
+	} else if opened, err = d.sealer.openFirst(ctx, h, envelope); err != nil {
+		return err
 	}
 	if err != nil {
 		d.unopened(ctx, in, f, account, envelope, err)
@@ -358,63 +329,14 @@ func (d *dialogs) park(f frameIn) {
 	d.wantPrekeys(f.from)
 }
 
-// unopened deals with an envelope that does not open: after several, or when the sender uses a session
-// that is lost here, a new session is begun.
-func (d *dialogs) unopened(ctx context.Context, in *receiving, f frameIn, account wire.AccountID, envelope []byte, cause error) {
-	if errors.Is(cause, ratchet.ErrMalformed) || errors.Is(cause, ratchet.ErrWrongPeer) || errors.Is(cause, ratchet.ErrDuplicate) {
-		return
-	}
-	in.rejects = append(in.rejects, rejection{f.from, wire.RejectUndecryptable, envelope})
-	began, err := d.sealer.restart(ctx, f.from, &in.batch)
-	if errors.Is(err, errNoKeys) {
-		d.wantPrekeys(f.from)
-		return
-	}
-	if err != nil {
-		d.s.log.Warn("beginning a new session failed", "error", err)
-		return
-	}
-	row := d.contactRow(in, account)
-	if !began || row == nil || row.State == ContactRequest {
-		return
-	}
-	g, err := d.with(ctx, account)
-	if err == nil {
-		err = d.notice(ctx, &in.batch, in.lines, g, "Some messages could not be opened. A new secure session was begun; what is missing is sent again.")
-	}
-	if err != nil {
-		d.s.log.Warn("noting a new session failed", "error", err)
-		return
-	}
-	in.after = append(in.after, func() {
-		d.sealAnew(ctx, g, f.from)
-		if err := d.whisper(ctx, account, wire.DMReceipt); err != nil {
-			d.s.log.Warn("telling of a new session failed", "error", err)
-		}
-	})
-}
-
 // notice adds a line made by this node to a conversation.
 func (d *dialogs) notice(ctx context.Context, b *storage.Batch, lines *dmLines, g *dialog, text string) error {
 	now := d.s.cfg.Clock.Now()
 	d.mu.Lock()
 	n := g.row.Arrival + 1
 	d.mu.Unlock()
-	id := MessageID(sha256.Sum256(fmt.Appendf(nil, "starling/notice/1 %x %d %d", g.account[:], n, now.UnixNano())))
+	id := MessageID(sha256.Sum256(fmt.Appendf(nil, "starling/notice/1 %x %d %d %s", g.account[:], n, now.UnixNano(), text)))
 	return lines.add(ctx, b, g, id, &dmRecord{Notice: text, Device: d.s.self.device, Received: now})
-}
-
-// sealAnew forgets what was sealed for a device, so that it is sealed on the session that stands, and
-// sends it.
-func (d *dialogs) sealAnew(ctx context.Context, g *dialog, dev wire.DeviceID) {
-	for _, o := range g.out {
-		if o.copies[dev] != nil {
-			delete(o.copies, dev)
-			o.next = time.Time{}
-		}
-	}
-	g.nextTry = time.Time{}
-	d.pump(ctx, g)
 }
 
 // takeContent does what an opened message says.
@@ -459,25 +381,6 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 	}
 	d.acknowledge(in, f.from, g.account, c.ID)
 	return nil
-}
-
-// takeRecords learns the sender's newest record from inside the session.
-func (d *dialogs) takeRecords(ctx context.Context, in *receiving, f frameIn, g *dialog, c *wire.DMContent) error {
-	d.acknowledge(in, f.from, g.account, c.ID)
-	body, err := wire.ParseDMBody(c.Kind, c.Body)
-	if err != nil {
-		return err
-	}
-	records, ok := body.(*wire.RecordsBody)
-	if !ok || len(records.PrekeyRecord) == 0 {
-		return nil
-	}
-	record, err := wire.ParsePrekeyRecord(records.PrekeyRecord)
-	if err != nil || record.Certificate.Device != f.from {
-		return errors.Join(err, errors.New("prekeys that are not the sender's"))
-	}
-	_, err = d.sealer.learn(ctx, records.PrekeyRecord)
-	return err
 }
 
 // accepted notes that somebody whom we wrote to accepted it.
@@ -595,6 +498,7 @@ func (d *dialogs) takeReject(ctx context.Context, f frameIn, reject *wire.DMReje
 		delete(o.copies, f.from)
 		switch reject.Reason {
 		case wire.RejectUndecryptable: // sealed anew at the next attempt, which is planned
+			d.notOpened(ctx, f, account)
 		case wire.RejectStranger:
 			o.row.Reason, o.next, g.held, g.nextTry = "waiting to be accepted", now.Add(heldPause), true, now.Add(heldPause)
 		case wire.RejectTooLarge, wire.RejectUnsupported:

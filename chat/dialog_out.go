@@ -294,9 +294,15 @@ func (d *dialogs) whisper(ctx context.Context, account wire.AccountID, kind wire
 	if err != nil {
 		return err
 	}
+	var b storage.Batch
+	return d.whisperWith(ctx, &b, g, kind, nil)
+}
+
+// whisperWith is whisper with a body, in one transaction with what b holds.
+func (d *dialogs) whisperWith(ctx context.Context, b *storage.Batch, g *dialog, kind wire.DMKind, body []byte) error {
 	now := d.s.cfg.Clock.Now()
 	undo := g.row
-	c, err := d.content(ctx, g, said{kind: wire.Kind(kind)}, now)
+	c, err := d.content(ctx, g, said{kind: wire.Kind(kind), content: body}, now)
 	if err != nil {
 		return err
 	}
@@ -305,13 +311,12 @@ func (d *dialogs) whisper(ctx context.Context, account wire.AccountID, kind wire
 		return err
 	}
 	o := &outgoingDM{id: directID(g.conversation, c.ID), copies: make(map[wire.DeviceID]*sealedCopy), row: outboxRow{
-		Version: rowVersion, Account: account, Msg: c.ID, Seq: c.DeviceSeq, Created: now, State: StateQueued,
+		Version: rowVersion, Account: g.account, Msg: c.ID, Seq: c.DeviceSeq, Created: now, State: StateQueued,
 		Hidden: true, Content: content,
 	}}
-	var b storage.Batch
-	d.queue(&b, g, o)
-	d.putRow(&b, g)
-	if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
+	d.queue(b, g, o)
+	d.putRow(b, g)
+	if _, err := d.s.store.Commit(ctx, b, storage.Durable); err != nil {
 		d.unqueue(g, func(q *outgoingDM) bool { return q == o })
 		d.mu.Lock()
 		g.row = undo

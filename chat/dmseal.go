@@ -32,6 +32,7 @@ type sealer struct {
 	peers   map[wire.DeviceID]*sealPeer
 	dirty   map[wire.DeviceID]*sealPeer
 	boxes   []wire.Mailbox // as the own record says
+	spent   []spentPrekey  // restart prekeys that began a session, to be erased with its state
 }
 
 // ownKeys says which prekeys this device hands out.
@@ -42,14 +43,22 @@ type ownKeys struct {
 	Issued   time.Time            `json:"issued"`
 	Made     map[uint32]time.Time `json:"made"` // when each prekey was made
 	Newest   uint32               `json:"newest"`
+	Last     uint32               `json:"last,omitempty"` // number given out last, to a restart prekey too
 }
+
+// nextID returns a prekey number that was never used.
+func (k *ownKeys) nextID() uint32 { return max(k.Newest, k.Last) + 1 }
 
 // sealPeer is what is known of another device's keys.
 type sealPeer struct {
 	record    *wire.PrekeyRecord
+	raw       []byte // record as signed
 	set       *ratchet.Set
-	live      bool      // a session was begun
-	restarted time.Time // when a session was last begun anew because messages did not open
+	live      bool                // a session was begun
+	restarted time.Time           // when a session was last begun anew because messages did not open
+	restart   *wire.RestartPrekey // what they gave us to begin anew with
+	changed   bool                // the row has to be written with the state
+	refused   int                 // of what we sealed, how many in a row they could not open
 }
 
 // peerKeysRow is a device's record as it is stored.
@@ -57,20 +66,27 @@ type peerKeysRow struct {
 	Version   int       `json:"v"`
 	Record    []byte    `json:"record"`
 	Restarted time.Time `json:"restarted"`
+	// Of the restart prekey they gave us, until it is used.
+	RestartID  uint32 `json:"restart_id,omitempty"`
+	RestartKey []byte `json:"restart_key,omitempty"`
+	RestartKEM []byte `json:"restart_kem,omitempty"`
 }
 
 const (
 	bucketPeerKeys = "peerkeys" // device: peerKeysRow
 	// In ephemeral buckets, whose old values become unreadable:
 	bucketSessions = "sessions" // device: ratchet.Set
-	bucketPrekeys  = "prekeys"  // prekey id 4: X25519 key 32, ML-KEM seed 64; "envelope": X25519 key 32
+	bucketPrekeys  = "prekeys"  // prekey id 4: X25519 key 32, ML-KEM seed 64, of a restart prekey the contact's account 32; "envelope": X25519 key 32
 
 	profilePrekeys = "prekeys"  // ownKeys
 	envelopeName   = "envelope" // in bucketPrekeys
 
-	// prekeyUse and prekeyLife are how long a prekey is handed out and how long it still opens.
+	// prekeyUse is how long a prekey is handed out, recordLife how long a record with it holds, and
+	// prekeyLife how long the prekey opens: mail that was sealed with the record's last breath may lie in
+	// a mailbox for wire.MaxMailboxLife.
 	prekeyUse  = 7 * 24 * time.Hour
-	prekeyLife = 28 * 24 * time.Hour
+	recordLife = 21 * 24 * time.Hour
+	prekeyLife = recordLife + wire.MaxMailboxLife
 	// restartPause is the least time between two sessions begun anew with one device.
 	restartPause = time.Hour
 	// maxSealPeers bounds the devices whose state is kept in memory.
@@ -165,10 +181,10 @@ func (e *sealer) rotate(ctx context.Context) error {
 	}
 	next := e.own
 	next.Made = maps.Clone(e.own.Made)
-	next.Newest, next.Sequence, next.Issued = e.own.Newest+1, max(e.own.Sequence+1, uint64(now.UnixMilli())), now
+	next.Newest, next.Sequence, next.Issued = e.own.nextID(), max(e.own.Sequence+1, uint64(now.UnixMilli())), now
 	next.Made[next.Newest] = now
 	record := wire.PrekeyRecord{
-		Certificate: cert, Sequence: next.Sequence, Issued: now, Expires: now.Add(prekeyLife - prekeyUse),
+		Certificate: cert, Sequence: next.Sequence, Issued: now, Expires: now.Add(recordLife),
 		Agreement: e.self.Identity, PrekeyID: next.Newest, Prekey: [32]byte(prekey.DH.PublicKey().Bytes()),
 		KEM: prekey.KEM.EncapsulationKey().Bytes(), Envelope: [32]byte(envelope.PublicKey().Bytes()),
 		Mailboxes: e.boxes,
@@ -257,7 +273,7 @@ func (e *sealer) peer(ctx context.Context, dev wire.DeviceID) (*sealPeer, error)
 	if err != nil {
 		return nil, fmt.Errorf("reading stored prekeys: %w", err)
 	}
-	p := &sealPeer{record: record, restarted: row.Restarted}
+	p := &sealPeer{record: record, raw: row.Record, restarted: row.Restarted, restart: row.restart()}
 	party := partyOf(record)
 	state, err := e.s.store.GetEphemeral(ctx, bucketSessions, dev[:])
 	switch {
@@ -312,23 +328,27 @@ func (e *sealer) learn(ctx context.Context, raw []byte) (*wire.PrekeyRecord, err
 	if err != nil {
 		return nil, err
 	}
-	p := &sealPeer{record: record, set: ratchet.NewSet(e.self, partyOf(record))}
-	if old != nil {
+	p := old
+	if p == nil {
+		p = &sealPeer{set: ratchet.NewSet(e.self, partyOf(record))}
+	} else {
 		switch {
 		case partyOf(old.record) != partyOf(record):
 			return nil, errors.New("taking in prekeys: the device's identity key changed")
 		case record.Sequence < old.record.Sequence:
 			return nil, errors.New("taking in prekeys: they are older than those known")
-		case bytes.Equal(record.Signature[:], old.record.Signature[:]):
-			return old.record, nil
+		case record.Sequence == old.record.Sequence:
+			return old.record, nil // of two with one number the first stays
 		}
-		p.set, p.live, p.restarted = old.set, old.live, old.restarted
 	}
+	next := *p
+	next.record, next.raw = record, raw
 	var b storage.Batch
-	b.Put(bucketPeerKeys, dev[:], encodeRow(peerKeysRow{rowVersion, raw, p.restarted}))
+	b.Put(bucketPeerKeys, dev[:], next.row())
 	if _, err := e.s.store.Commit(ctx, &b, storage.Durable); err != nil {
 		return nil, fmt.Errorf("storing prekeys: %w", e.s.storeError(err))
 	}
+	p.record, p.raw = record, raw
 	e.keep(dev, p)
 	return record, nil
 }
@@ -339,7 +359,7 @@ func (e *sealer) ready(ctx context.Context, dev wire.DeviceID) (bool, error) {
 	if err != nil || p == nil {
 		return false, err
 	}
-	return p.live || p.record.Current(e.s.cfg.Clock.Now()), nil
+	return p.live || p.restart != nil || p.record.Current(e.s.cfg.Clock.Now()), nil
 }
 
 // holds says whether what was sealed on a session can still be expected to open.
@@ -369,7 +389,7 @@ func (e *sealer) seal(ctx context.Context, dev wire.DeviceID, content []byte) (s
 	e.dirty[dev] = p
 	envelope, session, err := p.set.Seal(e.s.cfg.Rand, content, nil)
 	if errors.Is(err, ratchet.ErrNoSession) {
-		if err = e.begin(dev, p); err == nil {
+		if err = e.begin(dev, p, false); err == nil {
 			envelope, session, err = p.set.Seal(e.s.cfg.Rand, content, nil)
 		}
 	}
@@ -381,16 +401,26 @@ func (e *sealer) seal(ctx context.Context, dev wire.DeviceID, content []byte) (s
 	return sealedCopy{envelope, session, h.Init}, err
 }
 
-// begin starts a session from the device's record.
-func (e *sealer) begin(dev wire.DeviceID, p *sealPeer) error {
-	if !p.record.Current(e.s.cfg.Clock.Now()) {
+// begin starts a session: with prefer from the prekey that the device gave us for that, and otherwise from
+// its record, whichever can be had.
+func (e *sealer) begin(dev wire.DeviceID, p *sealPeer, prefer bool) error {
+	current := p.record.Current(e.s.cfg.Clock.Now())
+	bundle := ratchet.Bundle{Owner: partyOf(p.record), PrekeyID: p.record.PrekeyID, Prekey: p.record.Prekey, KEM: p.record.KEM}
+	useRestart := p.restart != nil && (prefer || !current)
+	switch {
+	case useRestart:
+		bundle.PrekeyID, bundle.Prekey, bundle.KEM = p.restart.PrekeyID, p.restart.Prekey, p.restart.KEM
+	case !current:
 		return errNoKeys
 	}
 	e.dirty[dev] = p
-	_, err := p.set.Initiate(e.s.cfg.Rand, &e.secrets, &ratchet.Bundle{
-		Owner: partyOf(p.record), PrekeyID: p.record.PrekeyID, Prekey: p.record.Prekey, KEM: p.record.KEM,
-	})
-	return err
+	if _, err := p.set.Initiate(e.s.cfg.Rand, &e.secrets, &bundle); err != nil {
+		return err
+	}
+	if useRestart {
+		p.restart, p.changed = nil, true // good for one session
+	}
+	return nil
 }
 
 // open decrypts what a device sent; its record must be known.
@@ -402,35 +432,26 @@ func (e *sealer) open(ctx context.Context, dev wire.DeviceID, envelope []byte) (
 	if p == nil {
 		return ratchet.Opened{}, errNoKeys
 	}
-	opened, err := p.set.Open(&e.secrets, envelope, nil)
+	opened, err := e.openWith(ctx, p.set, envelope)
 	if err == nil {
 		e.dirty[dev], p.live = p, true
 	}
 	return opened, err
 }
 
-// restart begins a new session with a device whose messages do not open, at most once an hour. It
-// says whether it did; something must then be sealed and sent, so that the device learns of it.
-func (e *sealer) restart(ctx context.Context, dev wire.DeviceID, b *storage.Batch) (bool, error) {
+// restart begins a new session with a device whose messages do not open, or that cannot open ours, at
+// most once an hour. It says whether it did; something must then be sealed and sent, so that the device
+// learns of it.
+func (e *sealer) restart(ctx context.Context, dev wire.DeviceID) (bool, error) {
 	p, err := e.peer(ctx, dev)
 	now := e.s.cfg.Clock.Now()
-	if err != nil || p == nil || !p.set.NeedsRestart() || now.Sub(p.restarted).Abs() < restartPause {
+	if err != nil || p == nil || !p.set.NeedsRestart() && p.refused < ratchet.FailuresBeforeRestart || now.Sub(p.restarted).Abs() < restartPause {
 		return false, err
 	}
-	if err := e.begin(dev, p); err != nil {
+	if err := e.begin(dev, p, true); err != nil {
 		return false, err
 	}
-	p.restarted = now
-	raw, err := e.s.store.GetBucket(ctx, bucketPeerKeys, dev[:])
-	if err != nil {
-		return false, err
-	}
-	row, err := decodeRow[peerKeysRow]("prekeys of a device", raw)
-	if err != nil {
-		return false, err
-	}
-	row.Restarted = now
-	b.Put(bucketPeerKeys, dev[:], encodeRow(row))
+	p.restarted, p.changed, p.refused = now, true, 0
 	return true, nil
 }
 
@@ -438,12 +459,31 @@ func (e *sealer) restart(ctx context.Context, dev wire.DeviceID, b *storage.Batc
 func (e *sealer) store(b *storage.Batch) {
 	devices := slices.SortedFunc(maps.Keys(e.dirty), func(a, b wire.DeviceID) int { return bytes.Compare(a[:], b[:]) })
 	for _, dev := range devices {
-		b.PutEphemeral(bucketSessions, dev[:], e.dirty[dev].set.Marshal())
+		p := e.dirty[dev]
+		b.PutEphemeral(bucketSessions, dev[:], p.set.Marshal())
+		if p.changed {
+			b.Put(bucketPeerKeys, dev[:], p.row())
+		}
+	}
+	for _, s := range e.spent {
+		b.DeleteEphemeral(bucketPrekeys, prekeyKey(s.id))
+		b.Delete(bucketHanded, s.account[:]) // a new one is handed over
 	}
 }
 
 // committed says that the transaction of store is durable.
-func (e *sealer) committed() { clear(e.dirty) }
+func (e *sealer) committed() {
+	for _, p := range e.dirty {
+		p.changed = false
+	}
+	clear(e.dirty)
+	for _, s := range e.spent {
+		if g := e.s.dialogs.find(s.account); g != nil {
+			g.handed = nil
+		}
+	}
+	e.spent = nil
+}
 
 // rollback throws the states away that were not stored; what is stored is read again.
 func (e *sealer) rollback() {
@@ -451,4 +491,5 @@ func (e *sealer) rollback() {
 		delete(e.peers, dev)
 	}
 	clear(e.dirty)
+	e.spent = nil
 }

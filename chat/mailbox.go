@@ -76,6 +76,7 @@ func (d *dialogs) place(ctx context.Context, relays []wire.DeviceID) error {
 		}
 		boxes = append(boxes, wire.Mailbox{ID: mailboxID(key), Relay: r, Address: d.s.cfg.Relays.Address(r)})
 	}
+	d.s.boxes.Store(int64(len(boxes)))
 	if slices.Equal(boxes, d.sealer.boxes) {
 		return nil
 	}

@@ -32,7 +32,7 @@ type mailLeg struct {
 	device   wire.DeviceID
 	envelope [32]byte // the device's envelope key
 	box      wire.Mailbox
-	messages []*outgoingDM
+	messages []*outgoingDM // nil for our own records, in front
 	sealed   [][]byte
 	skip     bool // it was in trouble a moment ago
 
@@ -95,6 +95,7 @@ func (d *dialogs) mail(ctx context.Context, g *dialog) {
 // pickMail chooses what to deposit now, where, and seals what has no sealed form.
 func (d *dialogs) pickMail(ctx context.Context, g *dialog, b *storage.Batch) *mailing {
 	m := &mailing{}
+	first := make(map[wire.DeviceID]bool) // needs our records to open what it gets
 	devices, legs := d.mailLegs(ctx, g)
 	if len(devices) == 0 {
 		return m
@@ -128,15 +129,50 @@ func (d *dialogs) pickMail(ctx context.Context, g *dialog, b *storage.Batch) *ma
 		o.next = now.Add(d.s.retryPause(o.row.Attempts))
 		b.Schedule(outboxQueue, o.next, storage.ID(o.id), encodeRow(o.row))
 		m.messages = append(m.messages, o)
+		for _, w := range work {
+			first[w.dev] = first[w.dev] || w.copy.first
+		}
 	}
 	for _, dev := range devices {
+		var introduction []byte
+		if first[dev] {
+			introduction = d.introduce(ctx, g, dev, b)
+		}
 		for _, leg := range legs[dev] {
-			if len(leg.messages) > 0 {
-				m.legs = append(m.legs, leg)
+			if len(leg.messages) == 0 {
+				continue
 			}
+			if introduction != nil {
+				leg.messages, leg.sealed = slices.Insert(leg.messages, 0, nil), slices.Insert(leg.sealed, 0, introduction)
+			}
+			m.legs = append(m.legs, leg)
 		}
 	}
 	return m
+}
+
+// introduce seals our records for a device that may not have them: without them it cannot open what begins
+// a session. It returns nil if it cannot, and the messages wait at the other side until the records come.
+func (d *dialogs) introduce(ctx context.Context, g *dialog, dev wire.DeviceID, b *storage.Batch) []byte {
+	body, err := d.recordsBody(ctx, nil)
+	var c *wire.DMContent
+	if err == nil {
+		c, err = d.content(ctx, g, said{kind: wire.Kind(wire.DMRecords), content: body}, d.s.cfg.Clock.Now())
+	}
+	var content []byte
+	if err == nil {
+		d.putRow(b, g)
+		content, err = c.Encode()
+	}
+	var sealed sealedCopy
+	if err == nil {
+		sealed, err = d.sealer.seal(ctx, dev, content)
+	}
+	if err != nil {
+		d.s.log.Warn("sealing own records failed", "error", err)
+		return nil
+	}
+	return sealed.envelope
 }
 
 // lacks says whether a mailbox that can be tried now does not have a message.
@@ -241,6 +277,9 @@ func (d *dialogs) mailed(ctx context.Context, g *dialog, m *mailing) {
 	for _, leg := range m.legs {
 		d.troubled(leg)
 		for i, o := range leg.messages {
+			if o == nil {
+				continue // our records
+			}
 			if leg.kept[i] {
 				o.kept = append(o.kept, leg.box.ID)
 			} else {

@@ -65,6 +65,15 @@ type Directory interface {
 	Find(ctx context.Context, key [32]byte) ([]wire.DeviceID, error)
 }
 
+// Records is what a [Directory] may be besides: a table of signed records that outlives who left them.
+type Records interface {
+	// PutRecord leaves a record under its key, once, with whoever keeps that part of the table. A nil
+	// error says that they were asked, not that any of them kept it.
+	PutRecord(ctx context.Context, key wire.RecordKey, value []byte) error
+	// GetRecord returns the newest record found under key, unverified, or ErrNotFound.
+	GetRecord(ctx context.Context, key wire.RecordKey) ([]byte, error)
+}
+
 // Relays lists the public relays that keep things for those who are away. A relay speaks the sync
 // protocol as a mirror, which shows no proof of membership, and [wire.MailboxProtocol]; both over
 // [Direct].Open.

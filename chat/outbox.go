@@ -395,6 +395,7 @@ func (d *dialogs) knock(ctx context.Context, g *dialog, now time.Time) {
 			}
 		})
 	}
+	d.lookUp(ctx, g)
 	if !g.searching {
 		g.searching = true
 		d.s.running.Go(func() { d.search(ctx, g) }) // ends with ctx or its time-out; Run waits for it
@@ -487,6 +488,11 @@ func (d *dialogs) acked(ctx context.Context, g *dialog, ids []wire.MsgID, state 
 			d.s.log.Warn("noting acknowledgements failed; the messages will be sent again", "error", err)
 		}
 		return
+	}
+	for _, dev := range d.s.people.devicesOf(g.account) {
+		if p := d.sealer.peers[dev]; p != nil {
+			p.refused = 0
+		}
 	}
 	full := len(g.out) > dmWindow || g.held
 	g.held = false

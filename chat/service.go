@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/starling-chat/starling/chat/wire"
@@ -26,6 +27,9 @@ type Service struct {
 	early    *earlyEvents
 	dialogs  *dialogs
 	syncer   *syncer
+
+	boxes atomic.Int64 // own mailboxes
+	left  atomic.Bool  // the own records lie in the lookup table
 
 	certMu sync.Mutex // guards cert, certAt
 	cert   wire.Certificate
@@ -171,6 +175,7 @@ func (s *Service) Run(ctx context.Context) error {
 		s.running.Go(func() { s.collectMail(ctx) }) // likewise
 	}
 	s.running.Go(func() { s.restoreContacts(ctx) }) // likewise
+	s.running.Go(func() { s.publishRecords(ctx) })  // likewise
 	s.running.Go(func() { s.renewEpochs(ctx) })     // likewise
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()

@@ -29,7 +29,8 @@ const (
 )
 
 // DHT is this network's own Kademlia table: its protocol id carries the network's name, so it
-// never mixes with the public one. Only provider records are used; values are refused.
+// never mixes with the public one. It holds who can be found under a key, and records that
+// [DHTConfig.Records] lets in.
 type DHT struct {
 	host host.Host
 	cfg  DHTConfig
@@ -40,6 +41,8 @@ type DHT struct {
 type DHTConfig struct {
 	Network    string          // the network's name
 	Server     bool            // answer others; for relays and public nodes
+	Records    Records         // what may lie in the table besides addresses; nil: nothing
+	Store      Store           // keeps records across restarts; for servers
 	Bootstraps []peer.AddrInfo // say how private this network's addresses are; see PolicyFor
 }
 
@@ -61,11 +64,14 @@ func (d *DHT) Run(ctx context.Context, ready func()) error {
 		// A server's own table is as private as the addresses it is itself reached at.
 		policy = PolicyFor(append([]peer.AddrInfo{{ID: h.ID(), Addrs: h.Addrs()}}, cfg.Bootstraps...))
 	}
-	kad, err := dht.New(
-		ctx, h,
+	opts, err := d.recordOptions(ctx)
+	if err != nil {
+		return fmt.Errorf("starting the DHT: %w", err)
+	}
+	opts = append(
+		opts,
 		dht.ProtocolPrefix(protocol.ID("/starling/"+cfg.Network)),
 		dht.Mode(mode),
-		dht.DisableValues(),
 		dht.RoutingTablePeerDiversityFilter(dht.NewRTPeerDiversityFilter(h, dhtPerCPL, dhtPerTable)),
 		dht.RoutingTableRefreshPeriod(dhtRefresh),
 		dht.ProviderManagerOpts(
@@ -75,6 +81,7 @@ func (d *DHT) Run(ctx context.Context, ready func()) error {
 		),
 		dht.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return policy.Publish(addrs) }),
 	)
+	kad, err := dht.New(ctx, h, opts...)
 	if err != nil {
 		return fmt.Errorf("starting the DHT: %w", err)
 	}

@@ -45,6 +45,19 @@ type Keys interface {
 	Protected() bool              // by a passphrase; only shown
 }
 
+// ListSigner is what Keys may be besides: identity.Keys is. Without it no device list is published.
+type ListSigner interface {
+	SignDeviceList(l *wire.DeviceList) ([]byte, error)
+}
+
+// listSigner returns how device lists are signed, or nil.
+func listSigner(k Keys) func(*wire.DeviceList) ([]byte, error) {
+	if s, ok := k.(ListSigner); ok {
+		return s.SignDeviceList
+	}
+	return nil
+}
+
 // Config is what a [Node] is made of. Keys is required; start from DefaultLaptop or DefaultRelay for
 // the rest.
 type Config struct {

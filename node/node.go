@@ -147,19 +147,20 @@ func (n *Node) compose() error {
 	var err error
 	if p.Relay == nil {
 		n.chat, err = chat.New(chat.Config{
-			RoomSecret:  roomSecret,
-			Network:     p.Network,
-			Device:      p.Keys.Device(),
-			Certificate: p.Keys.Certificate,
-			Store:       n.store,
-			Gossip:      n.gossip,
-			Direct:      n.direct,
-			Directory:   directory{n},
-			Relays:      n.leases,
-			Clock:       p.Clock,
-			Logger:      p.Logger,
-			Limits:      p.Chat,
-			Addrs:       n.linkAddrs,
+			RoomSecret:     roomSecret,
+			Network:        p.Network,
+			Device:         p.Keys.Device(),
+			Certificate:    p.Keys.Certificate,
+			SignDeviceList: listSigner(p.Keys),
+			Store:          n.store,
+			Gossip:         n.gossip,
+			Direct:         n.direct,
+			Directory:      directory{n},
+			Relays:         n.leases,
+			Clock:          p.Clock,
+			Logger:         p.Logger,
+			Limits:         p.Chat,
+			Addrs:          n.linkAddrs,
 		})
 		if err != nil {
 			return fmt.Errorf("making the chat service: %w", err)
@@ -182,11 +183,16 @@ func (n *Node) compose() error {
 		Logger:     p.Logger,
 	}
 	if p.DHT {
-		n.dht = discovery.NewDHT(n.host, discovery.DHTConfig{
+		table := discovery.DHTConfig{
 			Network:    p.Network,
 			Server:     p.Reachability == ReachabilityPublic,
+			Records:    lookupRules{p.Clock.Now},
 			Bootstraps: p.bootstraps,
-		})
+		}
+		if table.Server {
+			table.Store = addressStore{n.store}
+		}
+		n.dht = discovery.NewDHT(n.host, table)
 		cfg.Rendezvous = n.dht
 	}
 	switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -146,7 +147,10 @@ func (n *Node) preferTCP(info *peer.AddrInfo) {
 // directory implements chat.Directory by the Finder.
 type directory struct{ n *Node }
 
-var _ chat.Directory = directory{}
+var (
+	_ chat.Directory = directory{}
+	_ chat.Records   = directory{}
+)
 
 // Announce implements chat.Directory.
 func (d directory) Announce(ctx context.Context, key [32]byte) { d.n.finder.Announce(ctx, key) }
@@ -170,3 +174,38 @@ func (d directory) Find(ctx context.Context, key [32]byte) ([]wire.DeviceID, err
 	}
 	return out, nil
 }
+
+// PutRecord implements chat.Records.
+func (d directory) PutRecord(ctx context.Context, key wire.RecordKey, value []byte) error {
+	if d.n.dht == nil {
+		return errNoTable
+	}
+	return d.n.dht.Put(ctx, key, value)
+}
+
+// GetRecord implements chat.Records.
+func (d directory) GetRecord(ctx context.Context, key wire.RecordKey) ([]byte, error) {
+	if d.n.dht == nil {
+		return nil, errNoTable
+	}
+	value, err := d.n.dht.Get(ctx, key)
+	if errors.Is(err, discovery.ErrNoRecord) {
+		return nil, fmt.Errorf("looking a record up: %w", chat.ErrNotFound)
+	}
+	return value, err
+}
+
+// errNoTable says that the node takes no part in the lookup table.
+var errNoTable = errors.New("the lookup table is switched off")
+
+// lookupRules let only signed records into the lookup table. It implements discovery.Records.
+type lookupRules struct{ now func() time.Time }
+
+// Check implements discovery.Records.
+func (r lookupRules) Check(key discovery.Key, value []byte) error {
+	_, err := wire.CheckLookup(key, value, r.now())
+	return err
+}
+
+// Newer implements discovery.Records.
+func (r lookupRules) Newer(a, b []byte) bool { return wire.NewerLookup(a, b) }

@@ -45,6 +45,9 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		BytesIn:      n.bandwidth.in.Load(),
 		BytesOut:     n.bandwidth.out.Load(),
 	}
+	if n.chat != nil {
+		st.Away.Mailboxes, st.Away.Findable = n.chat.Away()
+	}
 	c := &n.gossip.counters
 	st.Gossip = api.Gossip{
 		Published: c.published.Load(), Delivered: c.delivered.Load(), Duplicates: c.duplicates.Load(),

@@ -39,6 +39,7 @@ type Network struct {
 	nodes  map[wire.DeviceID]*Node
 	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
 	found  map[[32]byte]map[wire.DeviceID]bool
+	table  map[wire.RecordKey][]byte      // records left in the lookup table
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
 	relays []*Relay
 	Stats  Stats
@@ -65,7 +66,7 @@ func New(t testing.TB, seed uint64) *Network {
 	return &Network{
 		t: t, random: rand.New(rand.NewPCG(seed, 0)),
 		nodes: make(map[wire.DeviceID]*Node), cut: make(map[[2]wire.DeviceID]bool),
-		found: make(map[[32]byte]map[wire.DeviceID]bool), last: make(map[[2]wire.DeviceID]time.Time),
+		found: make(map[[32]byte]map[wire.DeviceID]bool), table: make(map[wire.RecordKey][]byte), last: make(map[[2]wire.DeviceID]time.Time),
 		lastGossip: make(map[[2]wire.DeviceID]time.Time),
 	}
 }
@@ -333,4 +334,18 @@ func (n *Network) announce(ctx context.Context, key [32]byte, dev wire.DeviceID)
 		defer n.mu.Unlock()
 		delete(n.found[key], dev)
 	})
+}
+
+// TableRecord returns what lies in the lookup table under a key.
+func (n *Network) TableRecord(key wire.RecordKey) []byte {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.table[key])
+}
+
+// SetTableRecord puts anything into the lookup table, as whoever keeps it could.
+func (n *Network) SetTableRecord(key wire.RecordKey, value []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.table[key] = slices.Clone(value)
 }

@@ -84,9 +84,10 @@ func (n *Network) Node(name string) *Node {
 	}
 	nd.Config = chat.Config{
 		Network: "test", Device: device, Store: nd.Store, Gossip: nd, Direct: nd, Directory: nd, Relays: nd, Clock: nd,
-		Certificate: func(now time.Time) (wire.Certificate, error) { return account.CertificateAt(device.ID(), now) },
-		Logger:      slog.New(slog.NewTextHandler(logWriter{n.t, name}, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		RoomSecret:  roomSecret,
+		SignDeviceList: account.SignDeviceList,
+		Certificate:    func(now time.Time) (wire.Certificate, error) { return account.CertificateAt(device.ID(), now) },
+		Logger:         slog.New(slog.NewTextHandler(logWriter{n.t, name}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		RoomSecret:     roomSecret,
 	}
 	n.mu.Lock()
 	n.nodes[nd.id] = nd
@@ -367,4 +368,29 @@ func (nd *Node) Find(_ context.Context, key [32]byte) ([]wire.DeviceID, error) {
 		}
 	}
 	return list, nil
+}
+
+// PutRecord implements chat.Records.
+func (nd *Node) PutRecord(_ context.Context, key wire.RecordKey, value []byte) error {
+	if _, err := wire.CheckLookup(key, value, nd.Now()); err != nil {
+		return err
+	}
+	nd.net.mu.Lock()
+	defer nd.net.mu.Unlock()
+	nd.net.watch(value)
+	if old, ok := nd.net.table[key]; !ok || wire.NewerLookup(value, old) {
+		nd.net.table[key] = slices.Clone(value)
+	}
+	return nil
+}
+
+// GetRecord implements chat.Records. What has expired is handed out all the same: a server need not check.
+func (nd *Node) GetRecord(_ context.Context, key wire.RecordKey) ([]byte, error) {
+	nd.net.mu.Lock()
+	defer nd.net.mu.Unlock()
+	value, ok := nd.net.table[key]
+	if !ok {
+		return nil, chat.ErrNotFound
+	}
+	return slices.Clone(value), nil
 }

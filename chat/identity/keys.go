@@ -102,6 +102,9 @@ func (k *Keys) Certificate(now time.Time) (wire.Certificate, error) {
 	return k.account.CertificateAt(k.device.ID(), now)
 }
 
+// SignDeviceList signs the account's device list; see [Account.SignDeviceList].
+func (k *Keys) SignDeviceList(l *wire.DeviceList) ([]byte, error) { return k.account.SignDeviceList(l) }
+
 // SubKey derives a key of this device's storage from the master key, by
 // HKDF-SHA256 with the info "starling/storage/" || label || "/1". It does not
 // change with the passphrase.

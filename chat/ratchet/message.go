@@ -181,6 +181,7 @@ type Header struct {
 	// X25519 identity key, which must be tied to Device by a signed record.
 	Init     bool
 	Identity [32]byte
+	Prekey   uint32 // with Init: which prekey of the recipient it was sealed for
 }
 
 // ReadHeader reads who a Sealed DM claims to be from, so that the caller can find the [Set].
@@ -191,7 +192,7 @@ func ReadHeader(sealed []byte) (Header, error) {
 	}
 	h := Header{Account: m.account, Device: m.device, Session: m.session, Init: m.init != nil}
 	if h.Init {
-		h.Identity = m.init.identity
+		h.Identity, h.Prekey = m.init.identity, m.init.prekey
 	}
 	return h, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 )
 
 // Each decoder has a target. What it accepts must come back byte for byte when
@@ -247,6 +248,27 @@ func FuzzPrekeyRecord(f *testing.F) {
 		sameBytes(t, r.signedPart(), r.signed)
 		sameBytes(t, appendRecordSignature(r.signed, r.Signature), raw)
 		classed(t, r.Verify())
+	})
+}
+
+func FuzzLookup(f *testing.F) {
+	_, list := testDeviceList(f)
+	_, prekeys := testPrekeyRecord(f)
+	f.Add(append([]byte{lookupDeviceList}, list...))
+	f.Add(append([]byte{lookupPrekeys}, prekeys...))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		r, err := ParseLookup(value)
+		classed(t, err)
+		if err != nil {
+			return
+		}
+		key, again := EncodeLookup(r)
+		sameBytes(t, again, value)
+		_, err = CheckLookup(key, value, time.Unix(1_700_000_000, 0))
+		classed(t, err)
+		if NewerLookup(value, value) {
+			t.Fatal("a record is newer than itself")
+		}
 	})
 }
 

@@ -52,6 +52,7 @@ func (a *app) printStatus(st api.Status) error {
 		{"peers", peersInWords(st.Peers)},
 		{"reachable", st.Reachability},
 		{"relays", relaysInWords(st.Relays)},
+		{"when away", awayInWords(st.Away)},
 		{"rooms", fmt.Sprintf("%d, %d unread, %d missing", st.Rooms, st.Unread, st.Gaps)},
 		{"outbox", strconv.Itoa(st.Outbox)},
 		{"storage", fmt.Sprintf("%s: %s in %s, %s free", st.Storage.State, plural(st.Storage.Messages, "message"), size(st.Storage.Bytes), size(st.Storage.FreeBytes))},
@@ -80,6 +81,20 @@ func keysInWords(st api.Status) string {
 
 func peersInWords(n api.PathCount) string {
 	return fmt.Sprintf("%d (%d lan, %d direct, %d punched, %d relayed)", n.Total, n.LAN, n.Direct, n.Punched, n.Relayed)
+}
+
+func awayInWords(a api.Away) string {
+	words := "nobody keeps mail for you"
+	if a.Mailboxes > 0 {
+		words = plural(a.Mailboxes, "relay") + " keep mail for you"
+		if a.Mailboxes == 1 {
+			words = "1 relay keeps mail for you"
+		}
+	}
+	if a.Findable {
+		return words + ", your keys are left with the network"
+	}
+	return words + ", only who met you has your keys"
 }
 
 func relaysInWords(relays []api.Relay) string {

@@ -64,6 +64,7 @@ type Status struct {
 	Reachability string    `json:"reachability"` // unknown, public, private
 	Peers        PathCount `json:"peers"`
 	Relays       []Relay   `json:"relays"`
+	Away         Away      `json:"away"`
 	Rooms        int       `json:"rooms"`
 	Outbox       int       `json:"outbox"`
 	Gaps         int       `json:"gaps"`
@@ -76,6 +77,12 @@ type Status struct {
 	BytesIn      int64     `json:"bytes_in"`
 	BytesOut     int64     `json:"bytes_out"`
 	Problems     []string  `json:"problems"`
+}
+
+// Away says how others can write to this node while it is away.
+type Away struct {
+	Mailboxes int  `json:"mailboxes"` // relays that keep mail for it
+	Findable  bool `json:"findable"`  // its keys were left in the network's lookup table
 }
 
 // PathCount counts connected peers by path.

@@ -415,6 +415,9 @@ func (k *Keys) Certificate(now time.Time) (wire.Certificate, error) {
 	return k.account.CertificateAt(k.device.ID(), now)
 }
 
+// SignDeviceList implements node.ListSigner.
+func (k *Keys) SignDeviceList(l *wire.DeviceList) ([]byte, error) { return k.account.SignDeviceList(l) }
+
 // SubKey implements node.Keys.
 func (k *Keys) SubKey(label string) [32]byte { return k.account.SubKey(label) }
 
