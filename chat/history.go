@@ -393,17 +393,9 @@ func (r *room) markRead(ctx context.Context, seq uint64) error {
 	}
 	unread, mentions := 0, 0
 	if seq < state.Arrival {
-		for rec, err := range r.s.store.ScanArrival(ctx, r.stream, seq, 0) {
-			if err != nil {
-				return err
-			}
-			if rec.Flags&(recordText|recordOwn|recordBodily) != recordText {
-				continue
-			}
-			unread++
-			if m, ok, err := r.show(ctx, rec); err == nil && ok && m.Mention {
-				mentions++
-			}
+		var err error
+		if unread, mentions, err = r.unreadAfter(ctx, seq); err != nil {
+			return err
 		}
 	}
 	if err := r.tellRead(ctx, state.Read, seq); err != nil {
@@ -420,4 +412,21 @@ func (r *room) markRead(ctx context.Context, seq uint64) error {
 	c := r.conversation()
 	r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
 	return nil
+}
+
+// unreadAfter counts the messages by others that came after an arrival, and those that name this user.
+func (r *room) unreadAfter(ctx context.Context, seq uint64) (unread, mentions int, err error) {
+	for rec, err := range r.s.store.ScanArrival(ctx, r.stream, seq, 0) {
+		if err != nil {
+			return 0, 0, err
+		}
+		if rec.Flags&(recordText|recordOwn|recordBodily) != recordText {
+			continue
+		}
+		unread++
+		if m, ok, err := r.show(ctx, rec); err == nil && ok && m.Mention {
+			mentions++
+		}
+	}
+	return unread, mentions, nil
 }

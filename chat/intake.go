@@ -20,6 +20,7 @@ type arrival struct {
 	refused  bool // only this node refuses it: kept as a stub
 	hidden   bool // it stays in the set and means nothing
 	clientID string
+	old      bool   // it is no news: not unread, not announced
 	stored   uint64 // its arrival number, when it is in the stream already (replay)
 	from     wire.DeviceID
 
@@ -94,7 +95,13 @@ func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {
 	now := r.s.cfg.Clock.Now()
 	fresh := make([]incoming, 0, len(batch))
 	ids := make([]storage.ID, 0, len(batch))
+	r.mu.RLock()
+	kept := r.state.Kept
+	r.mu.RUnlock()
 	for _, in := range batch {
+		if uint64(in.sealed.HLC) < kept {
+			continue // it was removed for good, or would have been
+		}
 		switch in.sealed.HLC.Timeliness(now) {
 		case wire.TooEarly:
 			continue
@@ -125,7 +132,7 @@ func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {
 			r.live(a)
 			continue
 		}
-		a.from = in.from
+		a.from, a.old = in.from, in.old
 		list = append(list, a)
 	}
 	r.verify(list, fresh)
@@ -407,6 +414,9 @@ func (in *intake) count(a *arrival) {
 	if !a.isText() {
 		return
 	}
+	if a.old {
+		return
+	}
 	st.LastAt = in.now
 	if a.own {
 		return
@@ -475,7 +485,7 @@ func (in *intake) announce(ctx context.Context) {
 			continue
 		}
 		r.recent.put(a.event.ID, a.event.Header.HLC)
-		if a.refused || a.record&recordShown == 0 {
+		if a.refused || a.old || a.record&recordShown == 0 {
 			continue
 		}
 		m, err := r.message(ctx, view{

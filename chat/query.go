@@ -116,7 +116,11 @@ func (s *Service) History(ctx context.Context, q HistoryQuery) ([]Message, error
 	if err != nil {
 		return nil, err
 	}
-	return r.history(ctx, q)
+	list, err := r.history(ctx, q)
+	for err == nil && r.wantsOlder(ctx, q, list) && r.fetchOlder(ctx, q.N) {
+		list, err = r.history(ctx, q)
+	}
+	return list, err
 }
 
 // Message returns one message of any conversation.

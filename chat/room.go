@@ -44,6 +44,10 @@ type room struct {
 	aroundIn <-chan struct{}
 	aroundOf wire.TopicKey
 
+	scrollMu   sync.Mutex // held while older history is fetched; guards scrolled
+	scrolled   time.Time  // when nobody had any
+	scrollTurn atomic.Int32
+
 	// The rest belongs to the goroutine that runs the room.
 	recent  *recentEvents
 	limiter *limiter
@@ -59,6 +63,7 @@ type incoming struct {
 	sealed *wire.Sealed
 	from   wire.DeviceID
 	synced bool // it came by sync: no rate applies, and a missing body is taken
+	old    bool // it was fetched or imported to be looked back at: it is no news
 }
 
 const (

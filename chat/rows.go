@@ -43,6 +43,7 @@ type roomRow struct {
 	Joined   bool            `json:"joined"`
 	JoinedAt time.Time       `json:"joined_at"`
 	Muted    bool            `json:"muted,omitempty"`
+	Keep     *Retention      `json:"keep,omitempty"` // nil: what holds for all rooms
 }
 
 // stateRow is a room's state that changes with every message.
@@ -61,8 +62,9 @@ type stateRow struct {
 	Topic     string       `json:"topic"`
 	TopicAt   stamp        `json:"topic_at"`
 	Heads     []head       `json:"heads"`
-	Floor     uint64       `json:"floor"` // start of the history that is held, a clock reading
-	Paged     bool         `json:"paged"` // the recent history was fetched once
+	Floor     uint64       `json:"floor"`          // start of the history that is held, a clock reading
+	Paged     bool         `json:"paged"`          // the recent history was fetched once
+	Kept      uint64       `json:"kept,omitempty"` // what is older was removed for good, a clock reading
 
 	// How far own messages came; see standing.go. Sequence numbers, clock readings and arrivals, as
 	// intervals.

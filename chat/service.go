@@ -177,6 +177,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.running.Go(func() { s.restoreContacts(ctx) }) // likewise
 	s.running.Go(func() { s.publishRecords(ctx) })  // likewise
 	s.running.Go(func() { s.renewEpochs(ctx) })     // likewise
+	s.running.Go(func() { s.keepBounds(ctx) })      // likewise
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {

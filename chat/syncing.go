@@ -173,14 +173,21 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 	if r == nil {
 		return nil, ErrNotJoined
 	}
+	run := &session{y: y, room: r, topic: topic, peer: start.Peer}
+	return run.begin(ctx, dev)
+}
+
+// begin runs a session that this side begins with a device.
+func (n *session) begin(ctx context.Context, dev wire.DeviceID) (*roomsync.Report, error) {
+	y, r := n.y, n.room
 	octx, cancel := context.WithTimeout(ctx, sessionFirst)
 	st, err := y.s.cfg.Direct.Open(octx, dev, roomsync.Protocol)
 	cancel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a stream for sync: %w", err)
 	}
-	run := &session{y: y, st: st, room: r, topic: topic, peer: start.Peer}
-	room, paged, err := r.syncRoom(ctx, run)
+	n.st = st
+	room, paged, err := r.syncRoom(ctx, n)
 	if err != nil {
 		_ = st.Reset()
 		return nil, err
@@ -190,15 +197,20 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 		_ = st.Reset()
 		return nil, err
 	}
-	room.AcceptUnproven = y.isMirror(topic, dev)
-	var pages *roomsync.Pages
-	if !paged {
+	room.AcceptUnproven = y.isMirror(n.topic, dev)
+	pages := n.older
+	switch {
+	case pages != nil:
+		room.Floor = roomsync.Time(n.floor)
+	case !paged:
 		pages = &roomsync.Pages{Events: y.s.cfg.Limits.HistoryEvents}
 	}
-	link := roomsync.Link{Self: syncPeer(y.s.self.device), Peer: start.Peer, Nonce: nonce}
-	run.machine = roomsync.NewInitiator(link, room, pages)
-	report := run.drive(ctx)
-	r.synced(ctx, run, &report, pages)
+	link := roomsync.Link{Self: syncPeer(y.s.self.device), Peer: n.peer, Nonce: nonce}
+	n.machine = roomsync.NewInitiator(link, room, pages)
+	report := n.drive(ctx)
+	if n.older == nil {
+		r.synced(ctx, n, &report, pages)
+	}
 	return &report, nil
 }
 
@@ -253,6 +265,11 @@ type session struct {
 	peer    roomsync.PeerID
 	checked map[roomsync.ID]*wire.Sealed // of the batch that was checked last
 	own     wire.HLC                     // the newest own clock reading in the set that is compared
+
+	// A session for older history; see scroll.go.
+	older *roomsync.Pages
+	floor uint64        // where the history that may be kept begins
+	first roomsync.Item // the oldest that came
 }
 
 // drive runs the session over the stream until it is over, and closes it.
@@ -325,11 +342,16 @@ func (n *session) commit(ctx context.Context, e roomsync.CommitRecords) error {
 	var outcomes []roomsync.Outcome
 	err := n.room.do(ctx, func() error {
 		var err error
-		outcomes, err = n.room.takeSynced(ctx, e.Records, n.checked)
+		outcomes, err = n.room.takeSynced(ctx, e.Records, n.checked, n.older != nil)
 		return err
 	})
 	if err != nil {
 		return err
+	}
+	for _, rec := range e.Records {
+		if n.first == (roomsync.Item{}) || rec.Item.Compare(n.first) < 0 {
+			n.first = rec.Item
+		}
 	}
 	return n.machine.Committed(outcomes)
 }
@@ -392,8 +414,9 @@ func (n *session) check(records []roomsync.Record) {
 	}
 }
 
-// takeSynced takes in records that came by sync and passed check, which left them parsed.
-func (r *room) takeSynced(ctx context.Context, records []roomsync.Record, checked map[roomsync.ID]*wire.Sealed) ([]roomsync.Outcome, error) {
+// takeSynced takes in records that came by sync and passed check, which left them parsed. What is old was
+// asked for, to look back at: it is no news.
+func (r *room) takeSynced(ctx context.Context, records []roomsync.Record, checked map[roomsync.ID]*wire.Sealed, old bool) ([]roomsync.Outcome, error) {
 	outcomes := make([]roomsync.Outcome, len(records))
 	place := make(map[wire.SealedID]int, len(records))
 	var batch []incoming
@@ -423,7 +446,7 @@ func (r *room) takeSynced(ctx context.Context, records []roomsync.Record, checke
 			outcomes[i] = roomsync.Refused
 		}
 		place[sealed.ID] = i
-		batch = append(batch, incoming{sealed: sealed, synced: true})
+		batch = append(batch, incoming{sealed: sealed, synced: true, old: old})
 		if size += len(records[i].Bytes); len(batch) >= batchEvents || size >= batchBytes {
 			if err := flush(); err != nil {
 				return nil, err
@@ -449,7 +472,8 @@ func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, 
 	handed := false
 	err = r.do(ctx, func() error {
 		var b storage.Batch
-		if pages == nil {
+		compared := pages == nil && (report.Equal || report.Rounds > 0) // and no pages were served
+		if compared {
 			handed = r.handed(n.topic, report, n.own, mirror)
 		}
 		changed := handed
@@ -462,7 +486,7 @@ func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, 
 			}
 		}
 		var gone []wire.EventID
-		if pages == nil && !report.Partial && report.Unserved == 0 {
+		if compared && !report.Partial && report.Unserved == 0 {
 			gone = r.tracker.forget(wire.HLC(report.Cut))
 		}
 		missing := r.tracker.missing()

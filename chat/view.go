@@ -397,6 +397,9 @@ type HistoryQuery struct {
 	Before MessageID
 	After  MessageID
 	Since  time.Time
+	// Local asks for what is here and nothing else. Otherwise members are asked for older history when
+	// a page before a message goes back further than what was fetched.
+	Local bool
 }
 
 // SearchQuery selects messages whose text holds every word of Query, newest first.

@@ -141,6 +141,13 @@ func (s *Schedule) judge(peer PeerID, report *Report, now time.Time) {
 	}
 }
 
+// Blame notes what came of a session that this schedule did not begin, if the peer broke the protocol in it.
+func (s *Schedule) Blame(peer PeerID, report *Report, now time.Time) {
+	if report.End == EndViolation {
+		s.judge(peer, report, now)
+	}
+}
+
 // Banned reports whether a peer is being left alone for what it did.
 func (s *Schedule) Banned(peer PeerID, now time.Time) bool {
 	r := s.records[peer]
