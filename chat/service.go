@@ -55,9 +55,6 @@ type self struct {
 // tickEvery is how often the service looks for neighbours that came and events that fell due.
 const tickEvery = time.Second
 
-// epochEvery is how often old session states are made unreadable.
-const epochEvery = time.Hour
-
 // New reads the persisted state. It joins nothing and sends nothing until Run.
 func New(cfg Config) (*Service, error) {
 	if err := cfg.fill(); err != nil {
@@ -176,7 +173,6 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.running.Go(func() { s.restoreContacts(ctx) }) // likewise
 	s.running.Go(func() { s.publishRecords(ctx) })  // likewise
-	s.running.Go(func() { s.renewEpochs(ctx) })     // likewise
 	s.running.Go(func() { s.keepBounds(ctx) })      // likewise
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
@@ -383,23 +379,6 @@ func (s *Service) announceSelf(ctx context.Context) {
 		}
 		tick.Stop()
 		cancel()
-	}
-}
-
-// renewEpochs makes what was deleted or replaced unreadable on the disk, once an hour: session states
-// above all.
-func (s *Service) renewEpochs(ctx context.Context) {
-	tick := time.NewTicker(epochEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if err := s.store.RotateEpoch(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("erasing old session states failed; it is tried again", "error", err)
-			}
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

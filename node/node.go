@@ -263,19 +263,23 @@ func (n *Node) openAPI() error {
 }
 
 func openStore(ctx context.Context, p *plan) (*storage.Store, error) {
+	if p.Simulation != nil && p.Simulation.Store != nil {
+		return p.Simulation.Store, nil
+	}
+	if p.StoreDir == "" {
+		return storage.OpenMemory(storeOptions(p))
+	}
+	return storage.Open(ctx, storeOptions(p))
+}
+
+func storeOptions(p *plan) storage.Options {
 	key := p.Keys.SubKey("store")
 	opts := storage.DefaultOptions(p.StoreDir, key[:])
 	if p.Relay != nil {
 		opts = storage.RelayOptions(p.StoreDir, key[:])
 	}
 	opts.Logger, opts.Now = p.Logger, p.Clock.Now
-	if p.Simulation != nil && p.Simulation.Store != nil {
-		return p.Simulation.Store, nil
-	}
-	if p.StoreDir == "" {
-		return storage.OpenMemory(opts)
-	}
-	return storage.Open(ctx, opts)
+	return opts
 }
 
 // stage is one service with the order in which it starts; stages stop in reverse.
@@ -363,6 +367,7 @@ func (n *Node) stages() []stage {
 		}
 	}
 	out := []stage{
+		{"store", plain(n.store.Run)},
 		{"gossip", func(ctx context.Context, ready func()) error { return n.gossip.run(ctx, n.host, ready) }},
 	}
 	if n.chat != nil {

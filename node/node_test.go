@@ -3,11 +3,13 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/identity"
 	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/storage"
 )
 
 func TestMain(m *testing.M) {
@@ -277,4 +280,39 @@ func getPages(t testing.TB, addr string) string {
 		out.Write(body)
 	}
 	return out.String()
+}
+
+// A store with a damaged table is refused with a hint, repaired by CheckStore, and opens then.
+func TestCheckRepairsTheStore(t *testing.T) {
+	cfg := loopback(t)
+	cfg.StoreDir = t.TempDir()
+	_, stop := start(t, cfg)
+	stop()
+	tables, err := filepath.Glob(filepath.Join(cfg.StoreDir, "db", "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables: %v", err)
+	}
+	b, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(tables[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := New(t.Context(), cfg); !errors.Is(err, storage.ErrCorrupt) || !strings.Contains(err.Error(), "run the check command") {
+		if err == nil {
+			n.Close(t.Context())
+		}
+		t.Fatalf("starting on a damaged table: %v", err)
+	}
+	report, err := CheckStore(t.Context(), cfg)
+	if err != nil || report.OK || len(report.Problems) == 0 {
+		t.Fatalf("check: %+v, %v", report, err)
+	}
+	if report, err = CheckStore(t.Context(), cfg); err != nil || !report.OK {
+		t.Fatalf("second check: %+v, %v", report, err)
+	}
+	_, stop = start(t, cfg)
+	stop()
 }

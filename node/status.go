@@ -244,13 +244,18 @@ func (n *Node) Check(ctx context.Context) (api.CheckReport, error) {
 	return checkReport(n.store.Check(ctx))
 }
 
-// CheckStore verifies the store of a node that does not run.
+// CheckStore verifies the store of a node that does not run. One that does not open is repaired: what
+// is damaged is set aside, for others to send again.
 func CheckStore(ctx context.Context, cfg Config) (api.CheckReport, error) {
 	p, err := cfg.check()
 	if err != nil {
 		return api.CheckReport{}, fmt.Errorf("configuring the node: %w", err)
 	}
 	store, err := openStore(ctx, p)
+	if errors.Is(err, storage.ErrManifest) || errors.Is(err, storage.ErrCorrupt) {
+		p.Logger.Warn("the store does not open; repairing it", "err", err)
+		return checkReport(storage.Repair(ctx, storeOptions(p)))
+	}
 	if err != nil {
 		return api.CheckReport{}, err
 	}

@@ -15,6 +15,7 @@ func (s *Store) State() State {
 	if err := s.failed.Load(); err != nil {
 		st.Mode, st.Err = ModeFailed, *err
 	}
+	st.Epoch, _ = s.seal.ring.peek()
 	st.Free, st.FreeKnown = s.free()
 	if st.Mode == ModeOK {
 		st.Mode = s.mode(st.Free, st.FreeKnown)

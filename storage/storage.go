@@ -118,6 +118,9 @@ type State struct {
 	FreeKnown bool
 	// Err is the failure behind ModeFailed.
 	Err error
+	// Epoch is the number of the present epoch key: it goes up when what was
+	// deleted or overwritten in ephemeral buckets was made unreadable.
+	Epoch uint32
 	// Recovery says what the last Open found and repaired.
 	Recovery Recovery
 }

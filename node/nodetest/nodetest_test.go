@@ -162,3 +162,25 @@ func TestSameSeedSameResult(t *testing.T) {
 		t.Errorf("took %s and %s", a.took, b.took)
 	}
 }
+
+// A running node makes old session states unreadable every hour, and on demand.
+func TestEpochsAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := Start(t, Options{Nodes: 2, LAN: true, Durable: true})
+		a, b := n.Nodes[0], n.Nodes[1]
+		Befriend(a, b)
+		for hour := range 2 {
+			text := fmt.Sprintf("private %d", hour)
+			a.Say(b.Account(), text)
+			n.Eventually(10*time.Second, "a direct message arrives", func() bool {
+				return slices.Contains(b.Texts(a.Account()), text)
+			})
+			before := a.store.State().Epoch
+			time.Sleep(time.Hour + time.Minute)
+			if now := a.store.State().Epoch; now == before {
+				t.Errorf("hour %d: the epoch key is still number %d", hour, now)
+			}
+		}
+		n.Stop()
+	})
+}
