@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/starling-chat/starling/cmd/starling/internal/tui"
 	"github.com/starling-chat/starling/node/api"
 )
 
@@ -23,26 +24,56 @@ const quitCommand = "quit"
 
 func chatCommands() map[string]chatCommand {
 	return map[string]chatCommand{
-		"help":      {"/help", "show this", 0, (*lineChat).help},
-		"join":      {"/join ROOM [PASSWORD]", "join a room and talk there", 1, (*lineChat).join},
+		"help":      {"/help [COMMAND]", "show this, or one command", 0, (*lineChat).help},
+		"join":      {"/join ROOM [PASSWORD] | LINK", "join a room and talk there, or follow a starling: link", 1, (*lineChat).join},
 		"part":      {"/part [ROOM]", "leave a room", 0, (*lineChat).part},
+		"query":     {"/query @NAME", "talk with somebody alone", 1, (*lineChat).query},
 		"msg":       {"/msg TARGET [TEXT]", "write to somebody, or switch to the conversation", 1, (*lineChat).msg},
+		"switch":    {"/switch [TARGET]", "list the conversations, or go to one", 0, (*lineChat).switchTo},
 		"me":        {"/me TEXT", "say what you do", 1, (*lineChat).action},
 		"nick":      {"/nick NAME", "change your nick", 1, (*lineChat).nick},
-		"topic":     {"/topic [TEXT]", "show or set the topic", 0, (*lineChat).topic},
+		"topic":     {"/topic [TEXT | -delete]", "show, set or remove the topic", 0, (*lineChat).topic},
 		"names":     {"/names", "who was seen here", 0, (*lineChat).names},
-		"who":       {"/who @NAME", "what is known about somebody", 1, (*lineChat).who},
-		"contact":   {"/contact [add|accept|reject|rename|block|unblock|remove WHO [NAME]]", "people you know", 0, (*lineChat).contact},
+		"whois":     {"/whois [@NAME]", "what is known about somebody", 0, (*lineChat).who},
+		"contact":   {"/contact [add|accept|reject|rename|block|unblock|remove WHO [NAME]]", "people you know, with requests", 0, (*lineChat).contact},
+		"accept":    {"/accept [@NAME]", "answer a contact request", 0, changing(api.ContactAccept)},
+		"reject":    {"/reject [@NAME]", "drop a contact request", 0, changing(api.ContactReject)},
+		"ignore":    {"/ignore [@NAME]", "block somebody", 0, changing(api.ContactBlock)},
+		"unignore":  {"/unignore [@NAME]", "take a block back", 0, changing(api.ContactUnblock)},
+		"verify":    {"/verify [@NAME] [yes|no]", "compare safety numbers, and say whether they match", 0, (*lineChat).verify},
+		"invite":    {"/invite [ROOM|me|@NAME] [once] [DURATION]", "a link that lets somebody in; @NAME is sent one into this room", 0, (*lineChat).invite},
+		"create":    {"/create NAME [none|all]", "make a private room; newcomers see nothing or all of what was said", 1, (*lineChat).create},
+		"kick":      {"/kick @NAME [REASON]", "take somebody out of a private room", 1, membership(api.MemberRemove)},
+		"ban":       {"/ban @NAME [REASON]", "and let nobody admit them again", 1, membership(api.MemberBan)},
+		"unban":     {"/unban @NAME", "take a ban back", 1, membership(api.MemberUnban)},
+		"op":        {"/op @NAME [moderator|admin|owner]", "give a role in a private room", 1, (*lineChat).op},
+		"deop":      {"/deop @NAME", "take the role back", 1, (*lineChat).deop},
+		"policy":    {"/policy history none|all, post ROLE, invite ROLE", "change what a private room allows", 2, (*lineChat).policy},
+		"mute":      {"/mute", "this conversation does not notify", 0, muting(true)},
+		"unmute":    {"/unmute", "it does again", 0, muting(false)},
+		"read":      {"/read", "mark everything read", 0, (*lineChat).read},
+		"search":    {"/search [-all] WORDS", "find messages here, or everywhere", 1, (*lineChat).search},
 		"reply":     {"/reply ID TEXT", "answer a message; ^ is the last one by somebody else", 2, (*lineChat).reply},
 		"edit":      {"/edit TEXT", "replace your last message; /edit ID TEXT another", 1, (*lineChat).edit},
 		"delete":    {"/delete [ID]", "delete your last message, or another", 0, (*lineChat).redact},
-		"react":     {"/react ID EMOJI", "react to a message; without EMOJI take it back", 1, (*lineChat).react},
+		"react":     {"/react ID EMOJI", "react to a message; without EMOJI or with - take it back", 1, (*lineChat).react},
+		"raw":       {"/raw [ID]", "a message byte by byte", 0, (*lineChat).raw},
 		"peers":     {"/peers", "who is connected, and how", 0, (*lineChat).peers},
+		"ping":      {"/ping [@NAME | PEER | ADDRESS]", "one round trip", 0, (*lineChat).ping},
+		"doctor":    {"/doctor", "check the connection and say what to do", 0, (*lineChat).doctor},
 		"status":    {"/status", "the state of the node", 0, (*lineChat).status},
-		"outbox":    {"/outbox", "what was not acknowledged yet", 0, (*lineChat).outbox},
+		"outbox":    {"/outbox [retry|cancel ID]", "what was not acknowledged yet", 0, (*lineChat).outbox},
 		"history":   {"/history [N]", "the last messages with their ids", 0, (*lineChat).history},
+		"set":       {"/set typing|receipts on|off", "whether others see that you write, and that you read", 2, (*lineChat).set},
 		quitCommand: {"/quit", "end", 0, nil},
 	}
+}
+
+// chatAliases are other names of commands, from irssi and weechat.
+var chatAliases = map[string]string{
+	"j": "join", "leave": "part", "q": "query", "m": "msg", "n": "names", "who": "whois", "wi": "whois", "contacts": "contact",
+	"block": "ignore", "unblock": "unignore", "b": "switch", "buffer": "switch", "window": "switch", "s": "search", "lastlog": "search",
+	"del": "delete", "redact": "delete", "h": "help", "exit": quitCommand, "bye": quitCommand,
 }
 
 func chatCommandNames() []string {
@@ -59,7 +90,13 @@ func (l *lineChat) command(ctx context.Context, line string) (quit bool, err err
 	name, rest, _ := strings.Cut(strings.TrimPrefix(line, "/"), " ")
 	rest = strings.TrimSpace(rest)
 	name = strings.ToLower(name)
+	if alias, ok := chatAliases[name]; ok {
+		name = alias
+	}
 	cmd, ok := chatCommands()[name]
+	if why := tui.Impossible(name); why != "" {
+		return false, usagef("%s", why)
+	}
 	if !ok {
 		return false, usagef("unknown command /%s%s (//%s sends it as text)", name, suggestSlash(name), name)
 	}
@@ -83,7 +120,16 @@ func suggestSlash(name string) string {
 	return orSee("/"+name, names, "/help")
 }
 
-func (l *lineChat) help(context.Context, []string, string) error {
+func (l *lineChat) help(_ context.Context, args []string, _ string) error {
+	if len(args) > 0 {
+		name := strings.TrimPrefix(args[0], "/")
+		if alias, ok := chatAliases[name]; ok {
+			name = alias
+		}
+		if cmd, ok := chatCommands()[name]; ok {
+			return l.app.say("%s: %s", cmd.usage, cmd.help)
+		}
+	}
 	rows := make([][]string, 0, len(chatCommands()))
 	for _, name := range chatCommandNames() {
 		cmd := chatCommands()[name]
@@ -94,7 +140,10 @@ func (l *lineChat) help(context.Context, []string, string) error {
 }
 
 func (l *lineChat) join(ctx context.Context, args []string, _ string) error {
-	if len(args) == 1 {
+	switch {
+	case strings.HasPrefix(args[0], linkPrefix):
+		return l.follow(ctx, args[0])
+	case len(args) == 1:
 		return l.enter(ctx, args[0])
 	}
 	room, err := l.client.Join(ctx, api.JoinRequest{Room: args[0], Password: args[1]})
@@ -146,7 +195,11 @@ func (l *lineChat) nick(ctx context.Context, _ []string, rest string) error {
 }
 
 func (l *lineChat) topic(ctx context.Context, _ []string, rest string) error {
-	if rest != "" {
+	switch rest {
+	case "":
+	case "-delete":
+		return l.client.SetTopic(ctx, l.here(), "")
+	default:
 		return l.client.SetTopic(ctx, l.here(), rest)
 	}
 	all, err := l.client.Conversations(ctx)
@@ -168,41 +221,6 @@ func (l *lineChat) names(ctx context.Context, _ []string, _ string) error {
 		return err
 	}
 	return l.app.printTable(nil, memberRows(members))
-}
-
-func (l *lineChat) who(ctx context.Context, args []string, _ string) error {
-	v, err := l.client.Verification(ctx, args[0])
-	if err != nil {
-		return err
-	}
-	return l.app.showVerification(v, false)
-}
-
-func (l *lineChat) contact(ctx context.Context, args []string, _ string) error {
-	if len(args) == 0 {
-		contacts, err := l.client.Contacts(ctx)
-		if err != nil {
-			return err
-		}
-		rows := make([][]string, len(contacts))
-		for i, p := range contacts {
-			rows[i] = []string{contactName(p), p.Fingerprint, p.State, p.Trust, orDash(p.Path), p.Account}
-		}
-		return l.app.printTable(nil, rows)
-	}
-	if len(args) < 2 {
-		return usagef("usage: %s", chatCommands()["contact"].usage)
-	}
-	action, whom, name := args[0], args[1], strings.Join(args[2:], " ")
-	if action == "add" {
-		p, err := l.client.AddContact(ctx, api.ContactRequest{Who: whom, Petname: name})
-		if err != nil {
-			return err
-		}
-		l.info("added %s (%s)", contactName(p), p.Fingerprint)
-		return nil
-	}
-	return l.client.ChangeContact(ctx, api.ContactChange{Who: whom, Action: action, Petname: name})
 }
 
 func (l *lineChat) reply(ctx context.Context, args []string, rest string) error {
@@ -245,6 +263,9 @@ func (l *lineChat) react(ctx context.Context, args []string, rest string) error 
 		return err
 	}
 	text := strings.TrimSpace(strings.TrimPrefix(rest, args[0]))
+	if text == "-" {
+		text = ""
+	}
 	return l.send(ctx, api.SendRequest{Target: l.here(), Action: api.ActionReact, Ref: m.ID, Text: text})
 }
 
@@ -268,7 +289,10 @@ func (l *lineChat) status(ctx context.Context, _ []string, _ string) error {
 	return l.app.printStatus(st)
 }
 
-func (l *lineChat) outbox(ctx context.Context, _ []string, _ string) error {
+func (l *lineChat) outbox(ctx context.Context, args []string, _ string) error {
+	if len(args) == 2 && (args[0] == api.OutboxRetry || args[0] == api.OutboxCancel) {
+		return l.client.ChangeOutbox(ctx, args[1], args[0])
+	}
 	return l.app.listOutbox(ctx, l.client)
 }
 
@@ -284,13 +308,5 @@ func (l *lineChat) history(ctx context.Context, args []string, _ string) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range messages {
-		l.mu.Lock()
-		l.remember(m)
-		l.mu.Unlock()
-		if err := l.app.say("%s %s", m.ID[:min(8, len(m.ID))], messageLine(m, l.here())); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.listed(messages)
 }

@@ -115,12 +115,20 @@ func (l *lineChat) enter(ctx context.Context, target string) error {
 	if err != nil {
 		return err
 	}
+	l.entered(room)
+	return nil
+}
+
+// entered makes a joined room the conversation, and says what there is to know about it.
+func (l *lineChat) entered(room api.Conversation) {
 	l.setTarget(room.Target)
 	l.info("%s: %s, /help for help", room.Target, membersAndPeers(room))
 	if room.Topic != "" {
 		l.info("topic: %s", room.Topic)
 	}
-	return nil
+	if room.Note != "" {
+		l.info("%s", room.Note)
+	}
 }
 
 func (l *lineChat) setTarget(target string) {

@@ -32,7 +32,7 @@ func (l *lineChat) printEvents(ctx context.Context, standing chan<- struct{}, op
 		case ev.Message != nil:
 			l.message(ev.Type, *ev.Message)
 		case ev.Contact != nil && ev.Contact.State == "request":
-			l.info("%s wants to write to you: /contact accept @%s", contactName(*ev.Contact), ev.Contact.Account)
+			l.info("%s wants to write to you: /accept @%s", contactName(*ev.Contact), ev.Contact.Account)
 		}
 	}
 	return ctx.Err()

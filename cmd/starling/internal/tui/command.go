@@ -30,7 +30,7 @@ var aliases = map[string]string{
 	"j": "join", "leave": "part", "close": "part", "q": "query", "m": "msg", "who": "names", "n": "names",
 	"wi": "whois", "block": "ignore", "unblock": "unignore", "h": "help", "exit": "quit", "bye": "quit", "disconnect": "quit",
 	"s": "search", "lastlog": "search", "del": "delete", "redact": "delete", "language": "lang", "contacts": "contact",
-	"unban": "ban", "deop": "op", "mode": "op", "buffer": "switch", "window": "switch", "b": "switch", "w": "switch",
+	"mode": "policy", "buffer": "switch", "window": "switch", "b": "switch", "w": "switch",
 	"send": "upload", "back": "away",
 }
 
@@ -51,7 +51,12 @@ func init() {
 		"unmute":   func(m *model, _ string) tea.Cmd { return m.setMuted(false) },
 		"search":   (*model).cmdSearch, "history": (*model).cmdHistory,
 		"reply": (*model).cmdReply, "edit": (*model).cmdEdit, "delete": (*model).cmdDelete, "react": (*model).cmdReact,
-		"raw": (*model).cmdRaw, "read": (*model).cmdRead,
+		"create": (*model).cmdCreate, "policy": (*model).cmdPolicy, "op": (*model).cmdOp,
+		"deop":  func(m *model, who string) tea.Cmd { return m.setRole("deop", who, roleMember) },
+		"kick":  func(m *model, args string) tea.Cmd { return m.changeMember("kick", args, api.MemberRemove) },
+		"ban":   func(m *model, args string) tea.Cmd { return m.changeMember("ban", args, api.MemberBan) },
+		"unban": func(m *model, args string) tea.Cmd { return m.changeMember("unban", args, api.MemberUnban) },
+		"raw":   (*model).cmdRaw, "read": (*model).cmdRead,
 		"status": (*model).cmdStatus, "peers": (*model).cmdPeers, "ping": (*model).cmdPing, "doctor": (*model).cmdDoctor,
 		"outbox": (*model).cmdOutbox, "set": (*model).cmdSet,
 		"lang": func(m *model, l string) tea.Cmd { return m.cmdSet(strings.TrimSpace("lang " + l)) },
@@ -66,9 +71,21 @@ func init() {
 
 // impossible are commands that people know from elsewhere and that nothing stands behind here; the
 // answer says why, and what to do instead.
-var impossible = map[string]string{
-	"kick": "no kick", "ban": "no ban", "op": "no op", "create": "no create", "away": "no away",
-	"upload": "no upload", "download": "no download",
+var impossible = map[string]string{"away": "no away", "upload": "no upload", "download": "no download"}
+
+// Commands are the names of all commands, in order. Line mode offers the same where they make sense there.
+func Commands() []string { return slices.Sorted(maps.Keys(commands)) }
+
+// Impossible says why a command that people know from elsewhere is none here, in English; nothing for
+// any other.
+func Impossible(name string) string {
+	if alias, ok := aliases[name]; ok {
+		name = alias
+	}
+	if key := impossible[name]; key != "" {
+		return newCatalog("en").text(key)
+	}
+	return ""
 }
 
 // suggest names the command that was probably meant.
@@ -114,7 +131,15 @@ func (m *model) usage(name string) tea.Cmd {
 	return nil
 }
 
-func helpKey(name string) string { return "cmd " + name }
+// together are commands whose help stands with another's.
+var together = map[string]string{"unmute": "mute", "unban": "ban", "deop": "op"}
+
+func helpKey(name string) string {
+	if with, ok := together[name]; ok {
+		name = with
+	}
+	return "cmd " + name
+}
 
 func (m *model) cmdHelp(name string) tea.Cmd {
 	name = strings.TrimPrefix(name, "/")

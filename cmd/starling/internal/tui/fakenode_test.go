@@ -39,6 +39,8 @@ type fakeNode struct {
 	more     chan struct{}
 	refuse   *api.Error // what sends are answered with
 	serial   int
+	changes  []string // to private rooms
+	invites  []api.Invite
 	srv      *http.Server
 }
 
@@ -319,8 +321,47 @@ func (n *fakeNode) routes() http.Handler {
 		c.Policy = "newcomers see the last week"
 		return c.Conversation, nil
 	})
+	n.privateRoutes(handle)
 	mux.HandleFunc("GET /v1/events", n.events)
 	return mux
+}
+
+// privateRoutes note what is asked of private rooms, and make and revoke invites.
+func (n *fakeNode) privateRoutes(handle func(string, func(*http.Request) (any, *api.Error))) {
+	note := func(format string, args ...any) (any, *api.Error) {
+		n.changes = append(n.changes, fmt.Sprintf(format, args...))
+		return nil, nil
+	}
+	handle("POST /v1/private-rooms", func(r *http.Request) (any, *api.Error) {
+		req := body[api.CreateRoomRequest](r)
+		n.mu.Unlock()
+		c := n.room(req.Name)
+		n.mu.Lock()
+		c.Access, c.Membership, c.Role = "private", api.MembershipMember, "owner"
+		note("create %s %s", req.Name, req.History)
+		return c.Conversation, nil
+	})
+	handle("PUT /v1/policy", func(r *http.Request) (any, *api.Error) {
+		req := body[api.PolicyRequest](r)
+		return note("%s history %s", req.Target, req.History)
+	})
+	handle("PUT /v1/members", func(r *http.Request) (any, *api.Error) {
+		req := body[api.MemberChange](r)
+		return note("%s %s %s %s %s", req.Target, req.Who, req.Action, req.Role, req.Reason)
+	})
+	handle("GET /v1/invites", func(*http.Request) (any, *api.Error) { return n.invites, nil })
+	handle("POST /v1/invites", func(r *http.Request) (any, *api.Error) {
+		req := body[api.InviteRequest](r)
+		id := strconv.Itoa(len(n.invites))
+		inv := api.Invite{ID: id, Link: "starling:invite/" + id, Target: req.Target, OneTime: req.OneTime}
+		inv.ExpiresAt = api.Time{Time: zeroHour.Add(time.Duration(req.ExpiryMS) * time.Millisecond)}
+		n.invites = append(n.invites, inv)
+		return inv, nil
+	})
+	handle("DELETE /v1/invites", func(r *http.Request) (any, *api.Error) {
+		n.invites = slices.DeleteFunc(n.invites, func(inv api.Invite) bool { return inv.ID == r.URL.Query().Get("id") })
+		return nil, nil
+	})
 }
 
 func (n *fakeNode) markRead(req api.ReadRequest) *api.Error {

@@ -231,13 +231,15 @@ func (m *model) cmdVerify(args string) tea.Cmd {
 func (m *model) showVerification(v api.Verification) {
 	who := "@" + v.Account
 	name := m.nickOf(v.Nick, "", false)
-	text := m.t("compare", name) + "\n\n"
-	for group := range slices.Chunk(strings.Fields(v.SafetyNumber), 4) {
-		text += "  " + m.line(strings.Join(group, "  ")) + "\n"
-	}
-	text += "\n" + m.t("trust now", m.trust(v.Trust))
 	m.show(&pager{
-		title: m.t("verify title", name), text: m.withQR(text, v.QR), whole: true, keys: m.t("verify keys"),
+		title: m.t("verify title", name), whole: true, keys: m.t("verify keys"),
+		make: func(m *model) string {
+			text := m.t("compare", name) + "\n\n"
+			for group := range slices.Chunk(strings.Fields(v.SafetyNumber), 4) {
+				text += "  " + m.line(strings.Join(group, "  ")) + "\n"
+			}
+			return m.withQR(text+"\n"+m.t("trust now", m.trust(v.Trust)), v.QR)
+		},
 		answers: map[string]func(*model) tea.Cmd{
 			"y": func(m *model) tea.Cmd { return m.setTrust(who, api.TrustVerified) },
 			"n": func(m *model) tea.Cmd { return m.setTrust(who, api.TrustUnverified) },
@@ -255,30 +257,6 @@ func (m *model) setTrust(who, trust string) tea.Cmd {
 			m.contacts[k.Account] = k
 			m.say(m.t("setting", m.nickOf(k.Nick, k.Fingerprint, true), m.trust(trust)))
 			return m.loadConversations()
-		}, nil
-	})
-}
-
-// cmdInvite makes a link: into the room on screen or named, or, elsewhere, to the user.
-func (m *model) cmdInvite(target string) tea.Cmd {
-	if c := m.find(m.current); target == "" && c != nil && c.Kind == kindRoom {
-		target = c.Target
-	}
-	if target == "me" || target == "-me" {
-		target = ""
-	}
-	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
-		inv, err := m.api.CreateInvite(ctx, api.InviteRequest{Target: target})
-		if err != nil {
-			return nil, err
-		}
-		return func(m *model) tea.Cmd {
-			text := m.t("invite me")
-			if target != "" {
-				text = m.t("invite room", m.line(target))
-			}
-			m.show(&pager{title: m.t("invite title"), text: m.withQR(text+"\n\n"+m.line(inv.Link), inv.Link), whole: true})
-			return nil
 		}, nil
 	})
 }

@@ -261,9 +261,10 @@ func (m *model) memberLine(who api.Member, width int) string {
 		path = " " + m.cut(m.name(who.Path), width/2)
 	}
 	left := width - m.metric.width(path)
-	name := m.nickIn(who.Nick, who.Fingerprint, who.NickShared, left)
+	mark := roleMark(who.Role)
+	name := mark + m.nickIn(who.Nick, who.Fingerprint, who.NickShared, left-len(mark))
 	if who.Petname != "" {
-		name = m.name(who.Petname)
+		name = mark + m.name(who.Petname)
 	}
 	name = m.fit(name, left)
 	if who.Online || who.Own {

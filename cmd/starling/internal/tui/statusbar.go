@@ -92,6 +92,11 @@ func (m *model) roomNotes(c *api.Conversation, r *room, one, add func(ink, strin
 	if c.Request {
 		add(m.theme.mark, m.t("request", m.title(c)))
 	}
+	if key := map[string]string{
+		api.MembershipPending: "pending", api.MembershipKeyless: "keyless", api.MembershipRemoved: "was removed",
+	}[c.Membership]; key != "" {
+		add(m.theme.warn, m.t(key))
+	}
 	if c.Trust == api.TrustChanged {
 		add(m.theme.warn, m.t("key changed", m.title(c)))
 	}
