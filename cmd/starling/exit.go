@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/starling-chat/starling/chat/backup"
 	"github.com/starling-chat/starling/chat/identity"
 	"github.com/starling-chat/starling/node"
 	"github.com/starling-chat/starling/node/api"
@@ -60,6 +61,10 @@ func verdict(err error) (say *api.Error, code int) {
 		return &api.Error{Code: api.CodeTimeout, Message: "not done in the time allowed", Hint: "try again with a longer --timeout"}, exitUnreachable
 	case errors.Is(err, identity.ErrPassphraseNeeded), errors.Is(err, identity.ErrWrongPassphrase), errors.Is(err, identity.ErrKeysPermissions):
 		return &api.Error{Code: api.CodeDenied, Message: err.Error()}, exitDenied
+	case errors.Is(err, backup.ErrWrongKey):
+		return &api.Error{Code: api.CodeDenied, Message: err.Error()}, exitDenied
+	case errors.Is(err, backup.ErrNotBackup), errors.Is(err, backup.ErrDamaged), errors.Is(err, backup.ErrTruncated), errors.Is(err, backup.ErrNewer):
+		return &api.Error{Code: api.CodeBadRequest, Message: err.Error()}, exitFailure
 	case errors.Is(err, node.ErrLocked), errors.Is(err, node.ErrInUse):
 		return &api.Error{Code: api.CodeConflict, Message: "another node runs on this home", Hint: "use it (other commands reach it by themselves), stop it with `starling stop`, or choose another --home"}, exitFailure
 	case errors.Is(err, node.ErrNoSpace):

@@ -55,6 +55,7 @@ Starling was not independently audited. SECURITY.md says more.
   STARLING_HOME             as --home
   STARLING_PASSPHRASE_FILE  as --passphrase-file
   STARLING_PASSPHRASE       the passphrase itself, where no file can be used
+  STARLING_BACKUP_PASSPHRASE  the passphrase of a backup, as --backup-passphrase-file
   NO_COLOR                  no colour, as when the output is not a terminal
   XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME   where files lie without a home
 

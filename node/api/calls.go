@@ -56,6 +56,17 @@ func (c *Client) Check(ctx context.Context) (CheckReport, error) {
 	return fetch[CheckReport](ctx, c, http.MethodPost, "/v1/check", nil, nil)
 }
 
+// Backup returns what a backup of this node holds besides the account: contacts, the secrets of rooms,
+// settings, and the direct messages if history is wanted. Without a deadline in ctx it may take minutes.
+func (c *Client) Backup(ctx context.Context, history bool) (Backup, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 30*time.Minute)
+		defer cancel()
+	}
+	return fetch[Backup](ctx, c, http.MethodPost, "/v1/backup", nil, BackupRequest{History: history})
+}
+
 // Conversations lists the joined rooms and the direct conversations.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	return fetch[[]Conversation](ctx, c, http.MethodGet, "/v1/conversations", nil, nil)

@@ -41,6 +41,8 @@ type Maintenance interface {
 	Stop()
 	// Check verifies the store while it is in use.
 	Check(ctx context.Context) (api.CheckReport, error)
+	// Backup returns what a backup holds besides the account.
+	Backup(ctx context.Context, history bool) (api.Backup, error)
 }
 
 // Config is what a [Server] is made of.

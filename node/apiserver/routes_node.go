@@ -56,6 +56,9 @@ func (r router) node() {
 		s.cfg.Maintenance.Stop()
 		return nil
 	})
+	answer(r, http.MethodPost, "/v1/backup", "backup", "What a backup holds besides the account", func(ctx context.Context, req *in[api.BackupRequest]) (api.Backup, error) {
+		return s.cfg.Maintenance.Backup(ctx, req.Body.History)
+	})
 	answer(r, http.MethodPost, "/v1/check", "check", "Verify the store", func(ctx context.Context, _ *none) (api.CheckReport, error) {
 		report, err := s.cfg.Maintenance.Check(ctx)
 		if report.Problems == nil {
