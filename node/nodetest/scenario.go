@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/node"
 )
 
 // Scenario is a run of many nodes in one room. The zero value of a field is its default.
@@ -383,26 +384,44 @@ func (p *play) has(l *Node, id chat.MessageID) bool {
 	return err == nil
 }
 
-// traffic is what the living nodes and the network have counted.
+// traffic is what the network and the running nodes have counted.
 type traffic struct {
-	packets, bytes        uint64
-	delivered, duplicates uint64
-	peers                 int
+	packets, bytes uint64
+	nodes          map[*node.Node]copies
+	peers          int
 }
 
+// copies is what a node received by the topic layer in this run of it.
+type copies struct{ delivered, duplicates uint64 }
+
 func (p *play) traffic() traffic {
-	v := traffic{packets: p.n.packets.Load(), bytes: p.n.bytes.Load()}
+	v := traffic{packets: p.n.packets.Load(), bytes: p.n.bytes.Load(), nodes: make(map[*node.Node]copies)}
 	for _, l := range p.n.Nodes {
 		if l.stop == nil {
 			continue
 		}
 		if st, err := l.Status(p.n.t.Context()); err == nil {
-			v.delivered += st.Gossip.Delivered - st.Gossip.Published
-			v.duplicates += st.Gossip.Duplicates
+			v.nodes[l.Node] = copies{st.Gossip.Delivered - st.Gossip.Published, st.Gossip.Duplicates}
 			v.peers += st.Peers.Total
 		}
 	}
 	return v
+}
+
+// copiesSince is how many copies nodes received for each message, from before to v. Nodes that died
+// took their counts with them, and those that came back began anew: the rest stands for all.
+func (v traffic) copiesSince(before traffic) float64 {
+	var sum copies
+	for n, now := range v.nodes {
+		if then, ok := before.nodes[n]; ok {
+			sum.delivered += now.delivered - then.delivered
+			sum.duplicates += now.duplicates - then.duplicates
+		}
+	}
+	if sum.delivered == 0 {
+		return 0
+	}
+	return 1 + float64(sum.duplicates)/float64(sum.delivered)
 }
 
 // count sums up.
@@ -440,10 +459,7 @@ func (p *play) count(r *Result, after, before traffic) {
 		r.Delivered = 1 - float64(r.Lost)/float64(r.Deliveries)
 		r.BytesDelivery = float64(r.Bytes) / float64(r.Deliveries)
 	}
-	// Nodes that died or came back took their counters with them: the rest stands for all.
-	if d := after.delivered - before.delivered; after.delivered > before.delivered {
-		r.Copies = 1 + float64(after.duplicates-before.duplicates)/float64(d)
-	}
+	r.Copies = after.copiesSince(before)
 	if r.Living > 0 {
 		r.Neighbours = float64(after.peers) / float64(r.Living)
 	}
