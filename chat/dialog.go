@@ -72,6 +72,7 @@ type dialog struct {
 	row          dialogRow
 	modded       map[wire.EventID]struct{}
 	out          []*outgoingDM // not acknowledged yet, in order
+	outBytes     int           // of the bodies in out
 
 	// Belongs to the goroutine that runs the dialogs.
 	connected bool      // a device of theirs was connected when last looked
@@ -108,7 +109,7 @@ const (
 	frameQueue      = 1024
 	frameQueueBytes = 8 << 20
 	// frameBatch and frameBytes bound the frames taken in with one transaction.
-	frameBatch = 128
+	frameBatch = 256
 	frameBytes = 384 << 10
 	// pumpEvery is how often messages that wait are looked at.
 	pumpEvery = time.Second

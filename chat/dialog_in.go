@@ -36,6 +36,7 @@ type receiving struct {
 	after   []func()                       // once it is stored
 	seen    map[storage.ID]bool
 	owed    []*outgoingDM // receipts for devices that are away
+	told    []receipt     // of own messages
 }
 
 // rejection tells a device that an envelope was not taken.
@@ -87,7 +88,12 @@ func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 	for account, row := range in.people {
 		commits = append(commits, d.s.people.putContact(&in.batch, account, row))
 	}
-	if _, err := d.s.store.Commit(ctx, &in.batch, storage.Durable); err != nil {
+	durability := storage.Durable
+	if in.batch.Len() == 0 {
+		durability = storage.Relaxed // what somebody acknowledged is sent again should this be lost
+	}
+	settlement := d.settle(ctx, &in.batch, in.told)
+	if _, err := d.s.store.Commit(ctx, &in.batch, durability); err != nil {
 		// Nothing was taken: nothing is acknowledged, and the senders try again.
 		d.sealer.rollback()
 		in.lines.rollback()
@@ -108,6 +114,7 @@ func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 		d.reject(r)
 	}
 	in.lines.announce(ctx)
+	d.settled(ctx, settlement)
 	for account := range in.people {
 		d.s.showContact(account)
 	}
@@ -148,7 +155,7 @@ func (d *dialogs) takeFrame(ctx context.Context, in *receiving, f frameIn) error
 	case *wire.DMData:
 		return d.takeData(ctx, in, f, frame.Envelope)
 	case *wire.DMAck:
-		return d.takeAck(ctx, f, frame)
+		return d.takeAck(ctx, in, f, frame)
 	case *wire.DMReject:
 		return d.takeReject(ctx, f, frame)
 	}
@@ -349,8 +356,7 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 		return errors.New("a direct message of another conversation")
 	}
 	if len(c.Acks) > 0 {
-		acks := c.Acks
-		in.after = append(in.after, func() { d.acked(ctx, g, acks, StateDelivered, f.path) })
+		in.told = append(in.told, receipt{g, c.Acks, StateDelivered, f.path})
 	}
 	now := d.s.cfg.Clock.Now()
 	if c.Kind < wire.DMTyping {
@@ -368,8 +374,7 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 			return nil // receipts by mail are not acknowledged, or it would never end
 		}
 	case wire.DMRead:
-		acks := c.Acks
-		in.after = append(in.after, func() { d.acked(ctx, g, acks, StateRead, f.path) })
+		in.told = append(in.told, receipt{g, c.Acks, StateRead, f.path})
 	case wire.DMRecords:
 		return d.takeRecords(ctx, in, f, g, c)
 	case wire.DMAccept:
@@ -461,7 +466,7 @@ func (d *dialogs) heard(in *receiving, g *dialog, size int) {
 }
 
 // takeAck notes that messages of ours arrived or were read.
-func (d *dialogs) takeAck(ctx context.Context, f frameIn, ack *wire.DMAck) error {
+func (d *dialogs) takeAck(ctx context.Context, in *receiving, f frameIn, ack *wire.DMAck) error {
 	account, ok := d.s.people.account(f.from)
 	if !ok {
 		return errors.New("an acknowledgement by an unknown device")
@@ -474,7 +479,7 @@ func (d *dialogs) takeAck(ctx context.Context, f frameIn, ack *wire.DMAck) error
 	if ack.Kind == wire.ReceiptRead {
 		state = StateRead
 	}
-	d.acked(ctx, g, ack.IDs, state, f.path)
+	in.told = append(in.told, receipt{g, ack.IDs, state, f.path})
 	if row := d.s.people.contact(account); row != nil && row.State == ContactAsked {
 		row.State = ContactFriend // strangers acknowledge nothing
 		return d.s.storeContact(ctx, account, row)

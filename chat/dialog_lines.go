@@ -28,7 +28,9 @@ type dmLine struct {
 	id      MessageID
 	rec     *dmRecord
 	flags   uint8
+	time    uint64 // its place in the order
 	arrival uint64
+	state   *outStateRow // of an own message that has just left the outbox; nil: look it up
 }
 
 // dmTarget is a message that others are about.
@@ -67,6 +69,7 @@ func (l *dmLines) rollback() {
 
 // add appends one message's record.
 func (l *dmLines) add(ctx context.Context, b *storage.Batch, g *dialog, id MessageID, r *dmRecord) error {
+	r.Received = time.UnixMilli(r.Received.UnixMilli()).UTC() // as it will be read
 	value, err := r.encode()
 	if err != nil {
 		return err
@@ -82,7 +85,7 @@ func (l *dmLines) add(ctx context.Context, b *storage.Batch, g *dialog, id Messa
 		}
 	}
 	b.Append(storage.Record{Stream: g.stream, Time: at, ID: storage.ID(id), Flags: line.flags, Value: value})
-	line.arrival = l.count(g, r, line.flags)
+	line.time, line.arrival = at, l.count(g, r, line.flags)
 	l.list = append(l.list, line)
 	return l.modify(ctx, b, &line, at)
 }
@@ -213,6 +216,11 @@ func (l *dmLines) dropBody(ctx context.Context, b *storage.Batch, g *dialog, id 
 			line.rec = &bare
 		}
 	}
+	for _, o := range g.out {
+		if o.id == id {
+			o.line = nil // what lies in the store holds now
+		}
+	}
 	return nil
 }
 
@@ -223,9 +231,11 @@ func (l *dmLines) rows(b *storage.Batch) {
 	}
 }
 
-// announce indexes what was stored and tells the subscribers.
-func (l *dmLines) announce(ctx context.Context) {
-	var events []Event
+// announce indexes what was stored, tells the subscribers, and returns the new lines as shown.
+func (l *dmLines) announce(ctx context.Context) map[MessageID]Message {
+	events := make([]Event, 0, len(l.list)+len(l.changed)+len(l.touched))
+	shown := make(map[MessageID]Message, len(l.list))
+	names := l.d.s.namer()
 	for i := range l.list {
 		line := &l.list[i]
 		text := ""
@@ -238,7 +248,8 @@ func (l *dmLines) announce(ctx context.Context) {
 		if line.flags&recordShown == 0 {
 			continue
 		}
-		if m, err := l.d.s.directMessage(ctx, line.id); err == nil {
+		if m, err := l.d.lineOf(ctx, line.g, line, names); err == nil {
+			shown[line.id] = m
 			events = append(events, Event{Type: EventMessage, Message: &m})
 		}
 	}
@@ -248,10 +259,11 @@ func (l *dmLines) announce(ctx context.Context) {
 		}
 	}
 	for _, g := range l.touched {
-		c := l.d.conversationOf(g)
+		c := l.d.conversationAs(g, names)
 		events = append(events, Event{Type: EventConversation, Conversation: &c})
 	}
 	l.d.s.events.publish(events...)
+	return shown
 }
 
 // modifiers returns the stored modifiers of a direct message.

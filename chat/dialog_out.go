@@ -126,34 +126,79 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 	if len(m.subs) == 0 {
 		return
 	}
+	flights := d.sealDrafted(ctx, m)
 	m.lines.rows(&m.batch)
 	m.batch.Guard()
 	_, err := d.s.store.Commit(ctx, &m.batch, storage.Durable)
 	if err != nil {
+		d.sealer.rollback()
+		for _, f := range flights {
+			unseal(f.work)
+		}
 		for g, row := range m.undo {
 			d.mu.Lock()
 			g.row = row
 			d.mu.Unlock()
-			d.unqueue(g, func(o *outgoingDM) bool {
-				return slices.ContainsFunc(m.added, func(a drafted) bool { return a.o == o })
-			})
+			d.unqueue(g, func(o *outgoingDM) bool { return m.holds(o) })
 		}
 		for _, sub := range m.subs {
 			sub.finish(Message{}, fmt.Errorf("storing direct messages: %w", d.s.storeError(err)))
 		}
 		return
 	}
+	d.sealer.committed()
+	for _, f := range flights {
+		d.dispatch(ctx, f.g, f.work)
+	}
 	for _, fn := range m.after {
 		fn()
 	}
-	m.lines.announce(ctx)
+	shown := m.lines.announce(ctx)
 	for i, sub := range m.subs {
-		sub.finish(d.s.directMessage(ctx, m.result[i]))
+		msg, ok := shown[m.result[i]]
+		var err error
+		if !ok {
+			msg, err = d.s.directMessage(ctx, m.result[i])
+		}
+		sub.finish(msg, err)
 	}
 	for _, g := range m.dialogs {
 		g.nextTry = time.Time{}
 		d.pump(ctx, g)
 	}
+}
+
+// flight is messages of one conversation on their way to their devices.
+type flight struct {
+	g    *dialog
+	work []outWork
+}
+
+// sealDrafted seals what was drafted for those who are connected, so that one transaction stores the
+// messages and the states of the sessions, and puts everything drafted into the outbox.
+func (d *dialogs) sealDrafted(ctx context.Context, m *drafting) []flight {
+	var flights []flight
+	for _, g := range m.dialogs {
+		devices := d.connectedDevices(g.account)
+		if len(devices) == 0 || !g.connected {
+			continue // pump finds out what there is to do
+		}
+		if work, _ := d.pick(ctx, g, devices, &m.batch); len(work) > 0 {
+			flights = append(flights, flight{g, work})
+		}
+	}
+	d.sealer.store(&m.batch)
+	for _, a := range m.added {
+		if a.o.sends == 0 { // pick did not
+			m.batch.Schedule(outboxQueue, a.o.row.Created, storage.ID(a.o.id), encodeRow(a.o.row))
+		}
+	}
+	return flights
+}
+
+// holds says whether a message was drafted in this batch.
+func (m *drafting) holds(o *outgoingDM) bool {
+	return slices.ContainsFunc(m.added, func(a drafted) bool { return a.o == o })
 }
 
 // draft adds one submission to the batch.
@@ -182,11 +227,7 @@ func (d *dialogs) draft(ctx context.Context, m *drafting, sub *Submission) error
 	if err != nil {
 		return err
 	}
-	size := 0
-	for _, o := range g.out {
-		size += o.row.Size
-	}
-	if len(g.out) >= d.s.cfg.Limits.Outbox || size >= d.s.cfg.Limits.OutboxBytes {
+	if len(g.out) >= d.s.cfg.Limits.Outbox || g.outBytes >= d.s.cfg.Limits.OutboxBytes {
 		return fmt.Errorf("%w messages wait for this contact: at most %d", ErrTooMany, d.s.cfg.Limits.Outbox)
 	}
 	if _, ok := m.undo[g]; !ok {
@@ -226,7 +267,9 @@ func (d *dialogs) write(ctx context.Context, m *drafting, g *dialog, one said, c
 	o := &outgoingDM{id: id, copies: make(map[wire.DeviceID]*sealedCopy), row: outboxRow{
 		Version: rowVersion, Account: g.account, Msg: c.ID, Seq: c.DeviceSeq, Size: len(c.Body), Created: now, State: StateQueued,
 	}}
-	d.queue(&m.batch, g, o)
+	line := m.lines.list[len(m.lines.list)-1]
+	o.line = &line
+	d.enlist(g, o)
 	m.added = append(m.added, drafted{g, o})
 	m.size += len(c.Body) + wire.MaxHeader
 	return id, nil

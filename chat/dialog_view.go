@@ -29,7 +29,7 @@ func (s *Service) directMessage(ctx context.Context, id MessageID) (Message, err
 	if g == nil {
 		return Message{}, fmt.Errorf("message %s: %w", id, ErrNotFound)
 	}
-	m, ok, err := d.shown(ctx, g, rec)
+	m, ok, err := d.shown(ctx, g, rec, s.namer())
 	if err == nil && !ok {
 		err = fmt.Errorf("message %s: %w", id, ErrNotFound)
 	}
@@ -43,8 +43,61 @@ func (d *dialogs) show(ctx context.Context, id MessageID) {
 	}
 }
 
+// showOut tells the subscribers that messages in the outbox, or just out of it, changed. What was
+// made in this run is not read again.
+func (d *dialogs) showOut(ctx context.Context, g *dialog, list []*outgoingDM) {
+	names := d.s.namer()
+	events := make([]Event, 0, len(list))
+	for _, o := range list {
+		if o.row.Hidden {
+			continue
+		}
+		var m Message
+		var err error
+		if o.line != nil {
+			m, err = d.lineOf(ctx, g, o.line, names)
+		} else {
+			m, err = d.s.directMessage(ctx, o.id)
+		}
+		if err == nil {
+			events = append(events, Event{Type: EventUpdate, Message: &m})
+		}
+	}
+	d.s.events.publish(events...)
+}
+
+// namer remembers how accounts are called, for as long as one batch of messages is shown: who has a
+// nick to themselves is a look at everybody.
+type namer struct {
+	s       *Service
+	nicks   map[wire.AccountID]shownName
+	targets map[wire.AccountID]string
+}
+
+func (s *Service) namer() *namer {
+	return &namer{s: s, nicks: make(map[wire.AccountID]shownName, 2), targets: make(map[wire.AccountID]string, 1)}
+}
+
+func (n *namer) nick(account wire.AccountID) shownName {
+	name, ok := n.nicks[account]
+	if !ok {
+		name = n.s.nick(account)
+		n.nicks[account] = name
+	}
+	return name
+}
+
+func (n *namer) target(account wire.AccountID) string {
+	text, ok := n.targets[account]
+	if !ok {
+		text = n.s.targetOf(account)
+		n.targets[account] = text
+	}
+	return text
+}
+
 // shown turns a record into a message; false if it is no line of the conversation.
-func (d *dialogs) shown(ctx context.Context, g *dialog, rec storage.Record) (Message, bool, error) {
+func (d *dialogs) shown(ctx context.Context, g *dialog, rec storage.Record, names *namer) (Message, bool, error) {
 	if rec.Flags&recordShown == 0 {
 		return Message{}, false, nil
 	}
@@ -52,40 +105,49 @@ func (d *dialogs) shown(ctx context.Context, g *dialog, rec storage.Record) (Mes
 	if err != nil {
 		return Message{}, false, err
 	}
+	m, err := d.lineOf(ctx, g, &dmLine{g: g, id: MessageID(rec.ID), rec: r, flags: rec.Flags, time: rec.Time, arrival: rec.Arrival}, names)
+	return m, err == nil, err
+}
+
+// lineOf turns a stored direct message into what is shown.
+func (d *dialogs) lineOf(ctx context.Context, g *dialog, line *dmLine, names *namer) (Message, error) {
+	r := line.rec
 	author := g.account
 	if r.Own {
 		author = d.s.self.account
 	}
-	who := d.s.nick(author)
+	who := names.nick(author)
 	m := Message{
-		ID: MessageID(rec.ID), ClientID: r.ClientID, Conversation: ConversationID(g.account), Target: d.s.targetOf(g.account),
+		ID: line.id, ClientID: r.ClientID, Conversation: ConversationID(g.account), Target: names.target(g.account),
 		Account: author, Device: r.Device, Nick: who.Nick, Fingerprint: who.Fingerprint, NickShared: who.Shared,
-		Own: r.Own, Kind: KindUnknown, SentAt: storage.WallTime(rec.Time), ReceivedAt: r.Received, Seq: rec.Arrival,
+		Own: r.Own, Kind: KindUnknown, SentAt: storage.WallTime(line.time), ReceivedAt: r.Received, Seq: line.arrival,
 		State: StateReceived, Path: r.Path,
 	}
 	if r.Content == nil {
 		m.Kind, m.Text = KindNotice, r.Notice
-		return m, true, nil
+		return m, nil
 	}
 	m.SentAt = r.Content.SentAt
 	m.BackDated = m.SentAt.Sub(r.Received) > dmBackDatedSpan
 	if r.Own {
-		if err := d.stateInto(ctx, &m); err != nil {
-			return Message{}, false, err
+		if err := d.stateInto(ctx, &m, line.state); err != nil {
+			return Message{}, err
 		}
 	}
 	if r.Content.Kind != wire.DMMessage {
-		return m, true, nil
+		return m, nil
 	}
-	return m, true, d.textInto(ctx, g, r, &m)
+	return m, d.textInto(ctx, g, r, &m)
 }
 
 // stateInto fills in how far an own message came.
-func (d *dialogs) stateInto(ctx context.Context, m *Message) error {
+func (d *dialogs) stateInto(ctx context.Context, m *Message, known *outStateRow) error {
 	d.mu.RLock()
 	row, waits := d.live[m.ID]
 	d.mu.RUnlock()
-	if !waits {
+	if known != nil {
+		row = *known
+	} else if !waits {
 		var err error
 		if row, err = d.outState(ctx, m.ID); err != nil {
 			return err
@@ -144,12 +206,14 @@ func (s *Service) targetOf(account wire.AccountID) string {
 }
 
 // conversationOf returns a dialog as a list of conversations shows it.
-func (d *dialogs) conversationOf(g *dialog) Conversation {
+func (d *dialogs) conversationOf(g *dialog) Conversation { return d.conversationAs(g, d.s.namer()) }
+
+func (d *dialogs) conversationAs(g *dialog, names *namer) Conversation {
 	d.mu.RLock()
 	row := g.row
 	d.mu.RUnlock()
 	c := Conversation{
-		ID: ConversationID(g.account), Target: d.s.targetOf(g.account), Kind: ConversationDM, Account: g.account,
+		ID: ConversationID(g.account), Target: names.target(g.account), Kind: ConversationDM, Account: g.account,
 		Members: 2, Unread: row.Unread, Mentions: row.Mentions, ReadSeq: row.Read, LastSeq: row.Arrival,
 		LastAt: row.LastAt, Muted: row.Muted, Trust: TrustUnverified,
 	}
@@ -203,8 +267,9 @@ func (s *Service) dialogHistory(ctx context.Context, account wire.AccountID, q H
 	if err != nil {
 		return nil, err
 	}
+	names := s.namer()
 	return page(ctx, s.store, g.stream, rng, q, func(rec storage.Record) (Message, bool, error) {
-		return s.dialogs.shown(ctx, g, rec)
+		return s.dialogs.shown(ctx, g, rec, names)
 	})
 }
 

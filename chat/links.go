@@ -20,14 +20,14 @@ type links struct {
 	active sync.WaitGroup
 }
 
-// parcel is a frame and who wants to know what became of it.
+// parcel is frames and who wants to know what became of them.
 type parcel struct {
-	frame  []byte
+	frames [][]byte
 	result func(error) // may be nil; called once, from the link's goroutine
 }
 
 const (
-	// linkQueue is how many frames may wait for one device; more are refused.
+	// linkQueue is how many parcels may wait for one device; more are refused.
 	linkQueue = 256
 	// maxLinks bounds the devices with something to be sent.
 	maxLinks = 1024
@@ -53,6 +53,11 @@ func (l *links) wait() { l.active.Wait() }
 
 // send queues a frame. It returns false, and never calls result, when the queue is full or nothing runs.
 func (l *links) send(to wire.DeviceID, frame []byte, result func(error)) bool {
+	return l.sendAll(to, [][]byte{frame}, result)
+}
+
+// sendAll is send for several frames, of which one result is told.
+func (l *links) sendAll(to wire.DeviceID, frames [][]byte, result func(error)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx == nil || l.ctx.Err() != nil {
@@ -69,7 +74,7 @@ func (l *links) send(to wire.DeviceID, frame []byte, result func(error)) bool {
 		l.active.Go(func() { l.run(ctx, to, queue) }) // ends when idle or with ctx; see wait
 	}
 	select {
-	case queue <- parcel{frame, result}:
+	case queue <- parcel{frames, result}:
 		return true
 	default:
 		return false
@@ -85,7 +90,7 @@ func (l *links) run(ctx context.Context, to wire.DeviceID, queue chan parcel) {
 		case p := <-queue:
 			if failed == nil {
 				sctx, cancel := context.WithTimeout(ctx, linkTimeout)
-				failed = l.direct.Send(sctx, to, p.frame)
+				failed = l.direct.Send(sctx, to, p.frames...)
 				cancel()
 			}
 			if p.result != nil {

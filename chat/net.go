@@ -44,11 +44,12 @@ type Gossip interface {
 // Direct is the ordered way to one device: one persistent authenticated stream per peer with
 // coalesced writes.
 type Direct interface {
-	// Send hands one frame (at most [wire.MaxFrame] bytes) to the stream to a device, opening
+	// Send hands frames (at most [wire.MaxFrame] bytes each) to the stream to a device, opening
 	// it over the best path first if need be: a direct one within a short deadline, then a relayed one.
 	// nil says that the bytes left this process, not that they arrived. ErrUnreachable: no path
-	// before ctx ended. Frames of one sender arrive in order or not at all; a broken stream loses a suffix.
-	Send(ctx context.Context, to wire.DeviceID, frame []byte) error
+	// before ctx ended; some frames may have left all the same. Frames of one sender arrive in order or
+	// not at all; a broken stream loses a suffix.
+	Send(ctx context.Context, to wire.DeviceID, frames ...[]byte) error
 	// Open opens a stream of its own for a bulk protocol such as /starling/sync/1.
 	Open(ctx context.Context, to wire.DeviceID, protocol string) (Stream, error)
 	// Path says how a device is reached now; PathNone when it is not connected.

@@ -24,6 +24,10 @@ type outgoingDM struct {
 	row  outboxRow
 	next time.Time // when it may be tried again
 
+	// line is the message as it was stored in this run, so that it need not be read again; nil when it
+	// has to be.
+	line *dmLine
+
 	// What was sealed for each device in this run, to be sent again as it is.
 	copies map[wire.DeviceID]*sealedCopy
 	sends  int // since it was sealed
@@ -55,7 +59,8 @@ const (
 	// dmWindow is how many messages to one account may be on their way without acknowledgement: half
 	// of what the session layer lets be passed over.
 	dmWindow = 256
-	// sealBatch and sealBytes bound what is sealed with one transaction.
+	// sealBatch and sealBytes bound what is sealed with one transaction for mailboxes; for streams it is
+	// dmWindow and sealBytes.
 	sealBatch = 64
 	sealBytes = 384 << 10
 	// sendsPerSeal is how often one sealed form is sent before the message is sealed anew.
@@ -106,6 +111,7 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 			o.row.State = StateQueued // whether it arrived will show
 		}
 		g.out = append(g.out, o)
+		g.outBytes += o.row.Size
 		d.setLive(o)
 		g.row.Seq = max(g.row.Seq, row.Seq) // a row that damage took back must not repeat numbers
 	}
@@ -123,10 +129,16 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 // queue adds an own message to the outbox.
 func (d *dialogs) queue(b *storage.Batch, g *dialog, o *outgoingDM) {
 	b.Schedule(outboxQueue, d.s.cfg.Clock.Now(), storage.ID(o.id), encodeRow(o.row))
+	d.enlist(g, o)
+}
+
+// enlist adds an own message to the outbox in memory alone.
+func (d *dialogs) enlist(g *dialog, o *outgoingDM) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	g.out = append(g.out, o)
+	g.outBytes += o.row.Size
 	d.live[o.id] = outStateRow{State: o.row.State}
-	d.mu.Unlock()
 }
 
 // setLive makes a message's state in the outbox visible to whoever shows it.
@@ -144,6 +156,7 @@ func (d *dialogs) unqueue(g *dialog, gone func(*outgoingDM) bool) {
 		out := gone(o)
 		if out {
 			delete(d.live, o.id)
+			g.outBytes -= o.row.Size
 		}
 		return out
 	})
@@ -204,9 +217,7 @@ func (d *dialogs) sendSome(ctx context.Context, g *dialog, devices []wire.Device
 		d.sealer.store(&b)
 		if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
 			d.sealer.rollback()
-			for _, w := range work {
-				w.o.copies, w.o.next = make(map[wire.DeviceID]*sealedCopy), time.Time{}
-			}
+			unseal(work)
 			g.nextTry = d.s.cfg.Clock.Now().Add(retryPauses[0])
 			if ctx.Err() == nil {
 				d.s.log.Warn("storing session states failed; nothing was sent", "error", err)
@@ -217,6 +228,13 @@ func (d *dialogs) sendSome(ctx context.Context, g *dialog, devices []wire.Device
 	}
 	d.dispatch(ctx, g, work)
 	return more
+}
+
+// unseal forgets sealed forms whose session states were not stored.
+func unseal(work []outWork) {
+	for _, w := range work {
+		w.o.copies, w.o.next = make(map[wire.DeviceID]*sealedCopy), time.Time{}
+	}
 }
 
 // outWork is one message on its way to one device.
@@ -245,7 +263,7 @@ func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, 
 			}
 			continue
 		}
-		if len(work) >= sealBatch || size >= sealBytes || g.held && len(work) > 0 {
+		if len(work) >= dmWindow || size >= sealBytes || g.held && len(work) > 0 {
 			more = true
 			break
 		}
@@ -312,6 +330,9 @@ func (d *dialogs) contentOf(ctx context.Context, g *dialog, o *outgoingDM) ([]by
 	if o.row.Hidden {
 		return o.row.Content, nil
 	}
+	if o.line != nil && o.line.rec.Content != nil {
+		return o.line.rec.Content.Encode()
+	}
 	rec, err := d.s.store.Get(ctx, storage.ID(o.id))
 	if err != nil {
 		return nil, err
@@ -326,39 +347,62 @@ func (d *dialogs) contentOf(ctx context.Context, g *dialog, o *outgoingDM) ([]by
 	return r.Content.Encode()
 }
 
-// dispatch hands sealed messages to the links; what became of them comes back later.
+// dispatch hands sealed messages to the links, those for one device together; what became of them
+// comes back later.
 func (d *dialogs) dispatch(ctx context.Context, g *dialog, work []outWork) {
+	frames, list := make(map[wire.DeviceID][][]byte), make(map[wire.DeviceID][]*outgoingDM)
+	var order []wire.DeviceID
 	for _, w := range work {
-		if w.copy.first {
-			d.tellPrekeys(w.dev)
-		}
 		frame, err := wire.EncodeFrame(&wire.DMData{Envelope: w.copy.envelope})
 		if err != nil {
 			d.s.log.Error("encoding a direct message failed", "error", err)
 			continue
 		}
-		o := w.o
-		queued := d.s.links.send(w.dev, frame, func(err error) {
-			d.later(func() { d.sent(ctx, g, o, err) })
+		if frames[w.dev] == nil {
+			order = append(order, w.dev)
+		}
+		if w.copy.first {
+			d.tellPrekeys(w.dev)
+		}
+		frames[w.dev], list[w.dev] = append(frames[w.dev], frame), append(list[w.dev], w.o)
+	}
+	for _, dev := range order {
+		sent := list[dev]
+		queued := d.s.links.sendAll(dev, frames[dev], func(err error) {
+			d.later(func() { d.sent(ctx, g, sent, err) })
 		})
 		if !queued {
-			o.next = d.s.cfg.Clock.Now().Add(retryPauses[0])
-			g.nextTry = o.next
+			g.nextTry = d.s.cfg.Clock.Now().Add(retryPauses[0])
+			for _, o := range sent {
+				o.next = g.nextTry
+			}
 		}
 	}
 }
 
-// sent notes what became of a frame.
-func (d *dialogs) sent(ctx context.Context, g *dialog, o *outgoingDM, err error) {
-	if !slices.Contains(g.out, o) || o.row.State == StateFailed {
-		return // acknowledged, cancelled or given up meanwhile
-	}
-	if err != nil || o.row.State.rank() >= StateSent.rank() {
+// sent notes what became of frames.
+func (d *dialogs) sent(ctx context.Context, g *dialog, list []*outgoingDM, err error) {
+	if err != nil {
 		return // the next attempt is planned already
 	}
-	o.row.State = StateSent
-	d.setLive(o)
-	d.show(ctx, o.id)
+	changed := list[:0]
+	for _, o := range list {
+		if !d.waits(o) || o.row.State == StateFailed || o.row.State.rank() >= StateSent.rank() {
+			continue // acknowledged, cancelled or given up meanwhile, or sent before
+		}
+		o.row.State = StateSent
+		d.setLive(o)
+		changed = append(changed, o)
+	}
+	d.showOut(ctx, g, changed)
+}
+
+// waits says whether a message is in the outbox still.
+func (d *dialogs) waits(o *outgoingDM) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	_, ok := d.live[o.id]
+	return ok
 }
 
 // wantPrekeys asks a device for its record, at most every few seconds.
@@ -462,50 +506,96 @@ func (d *dialogs) giveUp(ctx context.Context, g *dialog, now time.Time) {
 	}
 }
 
-// acked notes that messages arrived, or were read.
-func (d *dialogs) acked(ctx context.Context, g *dialog, ids []wire.MsgID, state State, path Path) {
-	var b storage.Batch
-	changed := make(map[MessageID]bool)
-	for _, id := range ids {
-		mid := directID(g.conversation, id)
-		old, err := d.outState(ctx, mid)
-		if err != nil || old.State.rank() >= state.rank() {
-			continue
+// receipt says that somebody has messages of ours, or has read them.
+type receipt struct {
+	g     *dialog
+	ids   []wire.MsgID
+	state State
+	path  Path
+}
+
+// settlement is what receipts change.
+type settlement struct {
+	rows    map[MessageID]outStateRow
+	order   []MessageID
+	dialogs []*dialog
+}
+
+// settle adds to a batch what receipts change. What comes before the end of the transaction is as if they
+// had not come yet; settled follows it.
+func (d *dialogs) settle(ctx context.Context, b *storage.Batch, list []receipt) *settlement {
+	s := &settlement{rows: make(map[MessageID]outStateRow)}
+	for _, r := range list {
+		touched := false
+		for _, id := range r.ids {
+			mid := directID(r.g.conversation, id)
+			if !d.advances(ctx, s, mid, r.state) {
+				continue
+			}
+			if _, again := s.rows[mid]; !again {
+				s.order = append(s.order, mid)
+			}
+			s.rows[mid] = outStateRow{State: r.state, Path: r.path}
+			touched = true
 		}
-		queued := slices.ContainsFunc(g.out, func(o *outgoingDM) bool { return o.id == mid })
-		if !queued && old.State.rank() < StateDelivered.rank() {
-			continue // not a message of ours
+		if touched && !slices.Contains(s.dialogs, r.g) {
+			s.dialogs = append(s.dialogs, r.g)
 		}
-		changed[mid] = true
+	}
+	for _, mid := range s.order {
 		b.Unschedule(outboxQueue, storage.ID(mid))
-		b.Put(bucketOutState, mid[:], outStateRow{State: state, Path: path}.encode())
+		b.Put(bucketOutState, mid[:], s.rows[mid].encode())
 	}
-	if len(changed) == 0 {
-		return
+	return s
+}
+
+// advances says whether a receipt tells something new of a message of ours.
+func (d *dialogs) advances(ctx context.Context, s *settlement, mid MessageID, state State) bool {
+	if row, ok := s.rows[mid]; ok {
+		return row.State.rank() < state.rank()
 	}
-	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
-		if ctx.Err() == nil {
-			d.s.log.Warn("noting acknowledgements failed; the messages will be sent again", "error", err)
+	d.mu.RLock()
+	_, waits := d.live[mid]
+	d.mu.RUnlock()
+	if waits {
+		return true // whatever is in the outbox was not acknowledged
+	}
+	old, err := d.outState(ctx, mid)
+	// What has no state and is not in the outbox is not a message of ours.
+	return err == nil && old.State.rank() < state.rank() && old.State.rank() >= StateDelivered.rank()
+}
+
+// settled does what follows once receipts are stored: the outbox is shorter, and more may be sent.
+func (d *dialogs) settled(ctx context.Context, s *settlement) {
+	gone := make(map[MessageID]bool, len(s.order))
+	for _, g := range s.dialogs {
+		var out []*outgoingDM
+		for _, o := range g.out {
+			if row, ok := s.rows[o.id]; ok {
+				out, gone[o.id] = append(out, o), true
+				if o.line != nil {
+					o.line.state = &row
+				}
+			}
 		}
-		return
-	}
-	for _, dev := range d.s.people.devicesOf(g.account) {
-		if p := d.sealer.peers[dev]; p != nil {
-			p.refused = 0
+		for _, dev := range d.s.people.devicesOf(g.account) {
+			if p := d.sealer.peers[dev]; p != nil {
+				p.refused = 0
+			}
+		}
+		full := len(g.out) > dmWindow || g.held
+		g.held = false
+		d.unqueue(g, func(o *outgoingDM) bool { return gone[o.id] })
+		d.showOut(ctx, g, out)
+		if full {
+			g.nextTry = time.Time{}
+			d.pump(ctx, g)
 		}
 	}
-	full := len(g.out) > dmWindow || g.held
-	g.held = false
-	d.unqueue(g, func(o *outgoingDM) bool { return changed[o.id] })
-	for _, id := range ids {
-		if mid := directID(g.conversation, id); changed[mid] {
-			delete(changed, mid)
+	for _, mid := range s.order {
+		if !gone[mid] { // it was delivered before and now is read
 			d.show(ctx, mid)
 		}
-	}
-	if full {
-		g.nextTry = time.Time{}
-		d.pump(ctx, g)
 	}
 }
 

@@ -156,7 +156,7 @@ type silentDirect struct {
 	err   error
 }
 
-func (d *silentDirect) Send(ctx context.Context, _ wire.DeviceID, _ []byte) error {
+func (d *silentDirect) Send(ctx context.Context, _ wire.DeviceID, _ ...[]byte) error {
 	if d.block != nil {
 		select {
 		case <-d.block:

@@ -123,15 +123,17 @@ func (d *direct) start(f func(ctx context.Context)) bool {
 }
 
 // Send implements chat.Direct.
-func (d *direct) Send(ctx context.Context, to wire.DeviceID, frame []byte) error {
-	if len(frame) == 0 || len(frame) > wire.MaxFrame {
-		return fmt.Errorf("sending a frame: %d bytes, want 1 to %d", len(frame), wire.MaxFrame)
+func (d *direct) Send(ctx context.Context, to wire.DeviceID, frames ...[]byte) error {
+	for _, frame := range frames {
+		if len(frame) == 0 || len(frame) > wire.MaxFrame {
+			return fmt.Errorf("sending a frame: %d bytes, want 1 to %d", len(frame), wire.MaxFrame)
+		}
 	}
 	l := d.link(peer.ID(to.PeerID()))
 	if l == nil {
 		return fmt.Errorf("sending a frame: %w", chat.ErrUnreachable)
 	}
-	if err := l.send(ctx, frame); err != nil {
+	if err := l.send(ctx, frames); err != nil {
 		return fmt.Errorf("sending a frame: %w", err)
 	}
 	return nil

@@ -43,10 +43,14 @@ type outgoing struct {
 
 const framePrefix = 4 // bytes; see wire.AppendFrame
 
-// send queues a frame and returns once it was written, refused, or ctx ended.
-func (l *link) send(ctx context.Context, frame []byte) error {
+// send queues frames and returns once they were written, refused, or ctx ended.
+func (l *link) send(ctx context.Context, frames [][]byte) error {
+	size := 0
+	for _, frame := range frames {
+		size += len(frame)
+	}
 	l.mu.Lock()
-	for l.bytes > 0 && l.bytes+len(frame) > l.d.queue && !l.gone {
+	for l.bytes > 0 && l.bytes+size > l.d.queue && !l.gone {
 		if l.space == nil {
 			l.space = make(chan struct{})
 		}
@@ -59,18 +63,32 @@ func (l *link) send(ctx context.Context, frame []byte) error {
 		}
 		l.mu.Lock()
 	}
-	o, act := l.add(frame)
-	l.mu.Unlock()
-	act()
-	select {
-	case err := <-o.done:
-		return err
-	case <-ctx.Done():
-		l.mu.Lock()
-		o.left = true
-		l.mu.Unlock()
-		return fmt.Errorf("%w: %w", chat.ErrUnreachable, ctx.Err())
+	list := make([]*outgoing, len(frames))
+	write := func() {}
+	for i, frame := range frames {
+		var act func()
+		if list[i], act = l.add(frame); i == 0 {
+			write = act // the first one makes the link busy, if it was not
+		}
 	}
+	l.mu.Unlock()
+	write()
+	for i, o := range list {
+		select {
+		case err := <-o.done:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			l.mu.Lock()
+			for _, o := range list[i:] {
+				o.left = true
+			}
+			l.mu.Unlock()
+			return fmt.Errorf("%w: %w", chat.ErrUnreachable, ctx.Err())
+		}
+	}
+	return nil
 }
 
 // add puts a frame into the queue. The caller holds mu, and calls act once it does not: that writes the

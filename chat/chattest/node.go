@@ -285,7 +285,7 @@ func (nd *Node) Peers(topic wire.TopicKey) []wire.DeviceID {
 }
 
 // Send implements chat.Direct. The first frame to a device opens the stream: both sides greet.
-func (nd *Node) Send(ctx context.Context, to wire.DeviceID, frame []byte) error {
+func (nd *Node) Send(ctx context.Context, to wire.DeviceID, frames ...[]byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -308,7 +308,12 @@ func (nd *Node) Send(ctx context.Context, to wire.DeviceID, frame []byte) error 
 			return err
 		}
 	}
-	return nd.net.send(nd, to, frame)
+	for _, frame := range frames {
+		if err := nd.net.send(nd, to, frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Open implements chat.Direct.
