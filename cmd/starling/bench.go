@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,8 +19,9 @@ import (
 const benchListen = "/ip4/127.0.0.1/tcp/0"
 
 type benchFlags struct {
-	rounds int
-	only   []string
+	rounds  int
+	only    []string
+	profile string
 }
 
 func (a *app) benchCommand() *cobra.Command {
@@ -35,6 +37,7 @@ func (a *app) benchCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&f.rounds, "rounds", bench.MinRounds, "measure each row `N` times")
 	cmd.Flags().StringSliceVar(&f.only, "only", nil, "measure these `NAMES` alone")
+	cmd.Flags().StringVar(&f.profile, "cpuprofile", "", "leave a processor profile of each process in `DIR`")
 	cmd.AddCommand(a.benchNodeCommand())
 	return cmd
 }
@@ -57,7 +60,7 @@ func (a *app) bench(ctx context.Context, f benchFlags) error {
 		return fmt.Errorf("making a directory for the measurement: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	s := bench.Suite{Command: []string{self}, Rounds: f.rounds, Only: f.only, Dir: dir}
+	s := bench.Suite{Command: []string{self}, Rounds: f.rounds, Only: f.only, Dir: dir, Profiles: f.profile}
 	if !a.global.quiet {
 		s.Progress = a.stderr
 	}
@@ -89,6 +92,7 @@ type benchNodeFlags struct {
 	bare, hub bool
 	relays    []string
 	dir       string
+	profile   string
 }
 
 func (a *app) benchNodeCommand() *cobra.Command {
@@ -107,6 +111,7 @@ func (a *app) benchNodeCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&f.bare, "bare", false, "drive the anchor instead: libp2p and gossipsub, nothing else")
 	cmd.Flags().BoolVar(&f.hub, "hub", false, "be a public relay that takes part in no chat")
 	cmd.Flags().StringArrayVar(&f.relays, "relay", nil, "use the relay at this full `MULTIADDR` (repeat)")
+	cmd.Flags().StringVar(&f.profile, "cpuprofile", "", "write a processor profile to `FILE`")
 	cmd.Flags().StringVar(&f.dir, "keep", "", "use this `DIR` as home and leave it, instead of a temporary one")
 	return cmd
 }
@@ -114,6 +119,13 @@ func (a *app) benchNodeCommand() *cobra.Command {
 func (a *app) benchNode(ctx context.Context, f benchNodeFlags) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if f.profile != "" {
+		stop, err := profile(f.profile)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	out := bench.NewAdapter(a.stdout)
 	defer out.Close()
 	serve := func(ctx context.Context, addr string, p bench.Peer, usage func() bench.Usage) error {
@@ -150,4 +162,20 @@ func (a *app) benchNode(ctx context.Context, f benchNodeFlags) error {
 		err = rerr
 	}
 	return err
+}
+
+// profile writes what the processor does from now on to a file, until stop.
+func profile(file string) (stop func(), err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, fmt.Errorf("making a profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("making a profile: %w", err)
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
 }

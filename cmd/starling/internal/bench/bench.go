@@ -154,8 +154,12 @@ type Suite struct {
 	Progress io.Writer
 	// Dir is an empty directory for what the run stores. The caller removes it.
 	Dir string
+	// Profiles, if set, is a directory in which each adapter leaves a processor profile.
+	Profiles string
 	// Quick makes everything smaller, for tests of the harness. Its figures mean nothing.
 	Quick bool
+
+	profiles int // begun
 }
 
 // experiment measures one or several rows that share their processes.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,12 @@ type process struct {
 
 // start runs the adapter with arguments and waits until it is ready.
 func (s *Suite) start(ctx context.Context, args ...string) (*process, error) {
-	return s.spawn(ctx, "READY ", append([]string{"bench", "node"}, args...)...)
+	args = append([]string{"bench", "node"}, args...)
+	if s.Profiles != "" {
+		s.profiles++
+		args = append(args, "--cpuprofile", filepath.Join(s.Profiles, fmt.Sprintf("%02d.prof", s.profiles)))
+	}
+	return s.spawn(ctx, "READY ", args...)
 }
 
 // spawn runs this program with arguments until it says what begins with a prefix.
