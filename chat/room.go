@@ -54,6 +54,7 @@ type room struct {
 	indexed bool               // the search index is up to date, and new records go to it at once
 	held    *Submission        // the next own message, waiting for the author's allowance
 	typed   time.Time          // when a typing signal was last sent
+	taken   time.Time          // when the last batch of incoming events was done
 	stop    context.CancelFunc // ends run; guarded by Service.mu
 	ended   chan struct{}      // closed when run has returned; guarded by Service.mu
 }

@@ -16,7 +16,7 @@ const (
 	// Commit blocks until its context ends.
 	requestQueue = 512
 	// relaxedDelay is the longest a relaxed batch waits for a sync.
-	relaxedDelay = 4 * time.Millisecond
+	relaxedDelay = 20 * time.Millisecond
 )
 
 // request asks the committer to run fn in a transaction.
