@@ -27,6 +27,7 @@ type badgerEngine struct {
 	// caller of apply and sync.
 	firstLog, lastLog int
 
+	log   *os.File // lastLog, kept open to be synced; nil if it is not yet
 	gate  *roomGate
 	spare bool // the next log has its blocks
 }
@@ -192,24 +193,41 @@ func (e *badgerEngine) sync() error {
 	if err != nil {
 		return err
 	}
-	for n := e.firstLog; n <= newest; n++ {
+	for n := e.firstLog; n < newest; n++ {
 		if err := syncFile(e.logPath(n)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err // a log that is gone was written out as a table, and synced
 		}
 	}
 	if newest != e.lastLog {
-		if err := syncDir(e.dir); err != nil {
+		if err := errors.Join(syncDir(e.dir), e.closeLog()); err != nil {
 			return err
 		}
 		e.spare = false
 	}
 	e.firstLog, e.lastLog = newest, newest
-	return nil
+	if e.log == nil {
+		if e.log, err = os.OpenFile(e.logPath(newest), os.O_RDWR, 0); err != nil {
+			return err
+		}
+	}
+	return syncData(e.log)
 }
 
-// newestLog returns the number of the log that Badger writes now. Mostly that
-// is the one known; when it is gone, or has a successor, the directory tells.
+func (e *badgerEngine) closeLog() error {
+	f := e.log
+	if e.log = nil; f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+// newestLog returns the number of the log that Badger writes now. Who stands
+// between Badger and its mapped files knows; elsewhere it mostly is the one
+// known, and when that is gone, or has a successor, the directory tells.
 func (e *badgerEngine) newestLog() (int, error) {
+	if n := e.gate.newest.Load(); n > 0 {
+		return int(n), nil
+	}
 	_, now := os.Stat(e.logPath(e.lastLog))
 	next, err := os.Stat(e.logPath(e.lastLog + 1))
 	if now == nil && (errors.Is(err, os.ErrNotExist) || err == nil && next.Size() == 0) {
@@ -244,7 +262,7 @@ const closePatience = 2 * time.Second
 var errUnclosed = errors.New("the disk is full, so the last tables could not be written; the next start does it")
 
 func (e *badgerEngine) close() error {
-	spares := removeSpares(e.dir)
+	spares := errors.Join(removeSpares(e.dir), e.closeLog())
 	done := make(chan error, 1)
 	go func() { done <- e.db.Close() }() // waited for below, unless the disk is full
 	tick := time.NewTicker(roomTick)

@@ -18,7 +18,8 @@ import (
 
 // The benchmarks measure against an anchor in the same run: every iteration
 // times the anchor and the store one after the other, and the median of the
-// ratios is reported as "ratio". Run them with
+// ratios is reported as "ratio"; "cpu-ratio" is that of the process's CPU time,
+// which other load on the machine does not change. Run them with
 //
 //	go test -run '^$' -bench . -benchtime 9x ./storage
 
@@ -66,17 +67,20 @@ func benchRecord(s StreamID, i int) Record {
 
 // ratios collects the pairs of a benchmark.
 type ratios struct {
-	anchor, ours []time.Duration
-	each         int // operations per measurement
+	anchor, ours       []time.Duration
+	anchorCPU, oursCPU time.Duration // of the process, all of it
+	each               int           // operations per measurement
 }
 
 func (r *ratios) add(anchor, ours func()) {
-	start := time.Now()
+	start, cpu := time.Now(), cpuTime()
 	anchor()
-	middle := time.Now()
+	middle, middleCPU := time.Now(), cpuTime()
 	ours()
 	r.anchor = append(r.anchor, middle.Sub(start))
 	r.ours = append(r.ours, time.Since(middle))
+	r.anchorCPU += middleCPU - cpu
+	r.oursCPU += cpuTime() - middleCPU
 }
 
 // report gives the medians and the ratio of times (ours to the anchor's).
@@ -91,6 +95,10 @@ func (r *ratios) report(b *testing.B) {
 	slices.Sort(r.ours)
 	m := len(list) / 2
 	b.ReportMetric(list[m], "ratio")
+	if r.anchorCPU > 0 {
+		b.ReportMetric(float64(r.oursCPU)/float64(r.anchorCPU), "cpu-ratio")
+		b.ReportMetric(float64(r.oursCPU.Nanoseconds())/float64(len(r.ours)*r.each), "ours-cpu-ns/op")
+	}
 	b.ReportMetric(float64(r.anchor[m].Nanoseconds())/float64(r.each), "anchor-ns/op")
 	b.ReportMetric(float64(r.ours[m].Nanoseconds())/float64(r.each), "ours-ns/op")
 	b.ReportMetric(0, "ns/op")

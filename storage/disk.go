@@ -388,10 +388,12 @@ func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
 		s.recovery.Replayed++
 	}
 	// The committer owns the journal; replay has answered, so it is idle.
-	return s.update(ctx, Relaxed, func(*tx) error {
-		s.disk.guard.live = append(rest, s.disk.guard.live...)
-		return s.disk.guard.tidy()
-	})
+	s.disk.guard.live = append(rest, s.disk.guard.live...)
+	err := s.update(ctx, Relaxed, func(*tx) error { return s.disk.guard.tidy() })
+	if errors.Is(err, ErrNoSpace) {
+		return nil // it is tidied when it has grown, at the latest
+	}
+	return err
 }
 
 // resumeDrops goes on with DropStream calls that were interrupted.

@@ -22,6 +22,15 @@ var childModes = map[string]func(ctx context.Context, dir string) error{
 	"fulldisk": childFullDisk, "disktaken": childDiskTaken,
 }
 
+// cpuTime is what the process has used so far.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // needRoot skips a test that mounts file systems.
 func needRoot(t *testing.T) {
 	t.Helper()

@@ -2,10 +2,12 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +25,8 @@ type roomGate struct {
 	free    func() (free uint64, known bool)
 	memSize int64 // Badger's MemTableSize
 	log     *slog.Logger
+
+	newest atomic.Int64 // number of the last log that was mapped; 0 if nobody saw it
 
 	mu        sync.Mutex // guards what follows
 	waiting   int        // tables that wait for room
@@ -48,6 +52,10 @@ func (g *roomGate) logRoom() int64 { return g.memSize + g.memSize/4 }
 func (g *roomGate) want(path string, size int64) (bytes int64, wait bool) {
 	switch filepath.Ext(path) {
 	case logExt:
+		var n int64
+		if _, err := fmt.Sscanf(filepath.Base(path), "%d"+logExt, &n); err == nil {
+			g.newest.Store(max(n, g.newest.Load())) // one is made at a time
+		}
 		return min(size, g.logRoom()), false // Badger holds a lock that readers need
 	case tableExt:
 		return size, true
