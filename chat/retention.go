@@ -18,8 +18,8 @@ import (
 type Retention struct {
 	Age   time.Duration `json:"age,omitempty"`   // at least a day; whole UTC days go
 	Count uint64        `json:"count,omitempty"` // events, at least 100
-	Bytes uint64        `json:"bytes,omitempty"` // of sealed events, at least 1 MiB
-	// Disk bounds all rooms together, in bytes on the disk, at least 16 MiB: whichever room takes most
+	Bytes uint64        `json:"bytes,omitempty"` // of sealed events, at least 1 MB
+	// Disk bounds all rooms together, in bytes on the disk, at least 16 MB: whichever room takes most
 	// gives way. Only for the default of all rooms.
 	Disk uint64 `json:"disk,omitempty"`
 }
@@ -31,8 +31,8 @@ const (
 	retainFirst = time.Minute
 	minAge      = 24 * time.Hour
 	minCount    = 100
-	minBytes    = 1 << 20
-	minDisk     = 16 << 20
+	minBytes    = 1_000_000
+	minDisk     = 16_000_000
 	// trimChunk is how many events go in one transaction.
 	trimChunk = 200
 	// recordCost is about what an event takes on the disk besides its bytes.
@@ -46,9 +46,9 @@ func (k Retention) check() error {
 	case k.Count != 0 && k.Count < minCount:
 		return fmt.Errorf("%w: fewer than %d messages", ErrBadRequest, minCount)
 	case k.Bytes != 0 && k.Bytes < minBytes:
-		return fmt.Errorf("%w: less than 1 MiB for a room", ErrBadRequest)
+		return fmt.Errorf("%w: less than 1 MB for a room", ErrBadRequest)
 	case k.Disk != 0 && k.Disk < minDisk:
-		return fmt.Errorf("%w: less than 16 MiB for all rooms", ErrBadRequest)
+		return fmt.Errorf("%w: less than 16 MB for all rooms", ErrBadRequest)
 	}
 	return nil
 }

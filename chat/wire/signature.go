@@ -45,6 +45,8 @@ const (
 	DomainReceipt Domain = "starling/receipt/1"
 	// DomainStanding: topic key over what a member says of an author's events.
 	DomainStanding Domain = "starling/standing/1"
+	// DomainBundle: topic key over the end of a bundle.
+	DomainBundle Domain = "starling/bundle/1"
 	// DomainInvite: inviter's device key over a room invite.
 	DomainInvite Domain = "starling/invite/1"
 )

@@ -217,6 +217,7 @@ func TestDomainsApart(t *testing.T) {
 	domains := []Domain{
 		DomainEvent, DomainSealed, DomainCertificate, DomainDeviceList, DomainPrekeys,
 		DomainAgreement, DomainSync, DomainAttach, DomainMailbox, DomainReceipt, DomainInvite,
+		DomainStanding, DomainBundle,
 	}
 	key := testKey("signer")
 	payload := fill("payload")

@@ -28,6 +28,10 @@
 //	GET    /v1/messages/{id}                      Message
 //	GET    /v1/search?q=&in=&from=&n=             []Message
 //	GET    /v1/digest?target=                     Digest
+//	GET    /v1/retention?target=                  Retention           of a room, or of every room
+//	PUT    /v1/retention                          Retention
+//	GET    /v1/bundle?target=                     a room as a bundle (docs/spec/bundle.md)
+//	POST   /v1/bundle                             a bundle            -> Imported
 //	GET    /v1/contacts                           []Contact
 //	POST   /v1/contacts                           ContactRequest      -> Contact
 //	PUT    /v1/contacts                           ContactChange       action: accept reject rename block unblock remove

@@ -51,6 +51,8 @@ func shapes() []any {
 		TrustRequest{},
 		OutboxChange{},
 		Setting{},
+		Retention{},
+		Imported{},
 	}
 }
 

@@ -47,6 +47,7 @@ func (s *Server) routes() http.Handler {
 	r.rooms()
 	r.messages()
 	r.people()
+	r.history()
 	r.streams()
 	mux.HandleFunc("/", unknown)
 	return s.readBody(mux)
@@ -68,7 +69,7 @@ var strictJSON = huma.Format{
 // net/http takes the connection for dead and cancels the request.
 func (s *Server) readBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 || r.URL.Path == batchPath {
+		if r.ContentLength == 0 || r.URL.Path == batchPath || r.URL.Path == bundlePath {
 			next.ServeHTTP(w, r)
 			return
 		}
