@@ -47,6 +47,7 @@ func (s *Service) contactView(account wire.AccountID) Contact {
 	}
 	if row := s.people.contact(account); row != nil {
 		c.Petname, c.State, c.Trust, c.LastSeen = row.Petname, row.State, row.Trust, row.LastSeen
+		c.Instead, c.Wants = row.Instead, row.Wants
 	}
 	return c
 }
@@ -86,7 +87,12 @@ func (s *Service) AddContact(ctx context.Context, who, petname string) (Contact,
 		return Contact{}, fmt.Errorf("%w: that is your own account", ErrBadRequest)
 	}
 	if err := s.freePetname(petname, account); err != nil {
-		return Contact{}, err
+		known, ok := s.people.verifiedAs(petname, account)
+		if !ok || foldNick(s.people.petname(known)) != foldNick(petname) {
+			return Contact{}, err
+		}
+		err = s.dialogs.do(ctx, func() error { return s.reclaim(ctx, petname, known, account) })
+		return s.contactView(account), err
 	}
 	err = s.dialogs.do(ctx, func() error {
 		row := s.people.contact(account)
@@ -165,6 +171,15 @@ func (s *Service) setContact(ctx context.Context, account wire.AccountID, action
 	}
 	switch action {
 	case ContactAccept:
+		changed := row.Trust == TrustChanged
+		if changed {
+			if err := s.takeKey(ctx, account, row, TrustUnverified); err != nil {
+				return err
+			}
+		}
+		if changed && row.State != ContactRequest {
+			break
+		}
 		if row.State != ContactRequest {
 			return fmt.Errorf("%w: there is no request to accept", ErrConflict)
 		}
@@ -174,6 +189,9 @@ func (s *Service) setContact(ctx context.Context, account wire.AccountID, action
 	case ContactReject:
 		if row.State != ContactRequest {
 			return fmt.Errorf("%w: there is no request to reject", ErrConflict)
+		}
+		if err := s.dropKey(ctx, row); err != nil {
+			return err
 		}
 		return s.forget(ctx, account)
 	case ContactRename:
@@ -188,6 +206,9 @@ func (s *Service) setContact(ctx context.Context, account wire.AccountID, action
 		if row.State == ContactBlocked {
 			return nil
 		}
+		if err := s.dropKey(ctx, row); err != nil {
+			return err
+		}
 		row.Before, row.State = row.State, ContactBlocked
 		s.dialogs.cancelAll(ctx, account)
 	case ContactUnblock:
@@ -199,6 +220,9 @@ func (s *Service) setContact(ctx context.Context, account wire.AccountID, action
 		}
 		row.State, row.Before = row.Before, ""
 	case ContactRemove:
+		if err := s.dropKey(ctx, row); err != nil {
+			return err
+		}
 		s.dialogs.cancelAll(ctx, account)
 		return s.storeContact(ctx, account, nil)
 	default:
@@ -286,6 +310,11 @@ func (s *Service) SetTrust(ctx context.Context, who string, trust Trust) (Contac
 		row := s.people.contact(account)
 		if row == nil {
 			row = &contactRow{State: ContactAsked, Added: s.cfg.Clock.Now()}
+		}
+		if row.Trust == TrustChanged {
+			if err := s.takeKey(ctx, account, row, trust); err != nil {
+				return err
+			}
 		}
 		row.Trust = trust
 		return s.storeContact(ctx, account, row)

@@ -174,6 +174,9 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 	if d.s.people.revoked(f.from) {
 		return errors.New("a device greets that its account revoked")
 	}
+	if known, ok := d.s.people.account(f.from); ok && known != account {
+		return d.otherAccount(ctx, in, known, account)
+	}
 	d.s.people.device(account, f.from)
 	if d.s.people.blocked(account) {
 		return nil
@@ -195,6 +198,9 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 				row.Nick = hello.Nick
 			}
 			row.LastSeen = d.s.cfg.Clock.Now()
+			if g := d.find(account); g != nil {
+				d.question(ctx, in, g, row)
+			}
 			in.people[account] = row
 		}
 	}
@@ -291,7 +297,7 @@ func (d *dialogs) repeated(ctx context.Context, in *receiving, from wire.DeviceI
 
 // acknowledge plans an acknowledgement, unless the sender was not accepted: strangers learn nothing.
 func (d *dialogs) acknowledge(in *receiving, dev wire.DeviceID, account wire.AccountID, id wire.MsgID) {
-	if row := d.contactRow(in, account); row == nil || row.State == ContactRequest {
+	if row := d.contactRow(in, account); row == nil || row.State == ContactRequest || row.Trust == TrustChanged {
 		return
 	}
 	if !slices.Contains(in.acks[dev], id) {
@@ -431,14 +437,14 @@ func (d *dialogs) takeMessage(ctx context.Context, in *receiving, f frameIn, g *
 		if err := in.lines.add(ctx, &in.batch, g, id, r); err != nil {
 			return err
 		}
-		d.heard(in, g, len(c.Body))
+		d.heard(ctx, in, g, len(c.Body))
 	}
 	d.acknowledge(in, f.from, g.account, c.ID)
 	return nil
 }
 
 // heard brings the contact's row up to date with a message of theirs.
-func (d *dialogs) heard(in *receiving, g *dialog, size int) {
+func (d *dialogs) heard(ctx context.Context, in *receiving, g *dialog, size int) {
 	now := d.s.cfg.Clock.Now()
 	row := d.contactRow(in, g.account)
 	switch {
@@ -462,6 +468,7 @@ func (d *dialogs) heard(in *receiving, g *dialog, size int) {
 	if row.Nick == "" {
 		row.Nick = d.s.people.claimed(g.account)
 	}
+	d.question(ctx, in, g, row)
 	in.people[g.account] = row
 }
 

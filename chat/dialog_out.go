@@ -20,6 +20,8 @@ func (s *Service) submitDirect(ctx context.Context, req SendRequest) (*Submissio
 		return nil, fmt.Errorf("%w: that is your own account", ErrBadRequest)
 	case s.people.blocked(account):
 		return nil, ErrBlocked
+	case s.people.suspended(account):
+		return nil, ErrKeyChanged
 	}
 	list, err := s.prepareDirect(ctx, account, req)
 	if err != nil {
@@ -449,7 +451,7 @@ func (d *dialogs) typing(ctx context.Context, account wire.AccountID) error {
 	g := d.find(account)
 	row := d.s.people.contact(account)
 	now := time.Now()
-	if g == nil || row == nil || row.State != ContactFriend || now.Sub(d.typed[account]) < typingPause {
+	if g == nil || row == nil || row.State != ContactFriend || row.Trust == TrustChanged || now.Sub(d.typed[account]) < typingPause {
 		return nil
 	}
 	d.typed[account] = now

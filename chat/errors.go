@@ -26,6 +26,8 @@ var (
 	ErrNotJoined = errors.New("room is not joined")
 	// ErrBlocked says that the account is blocked by this user.
 	ErrBlocked = errors.New("account is blocked")
+	// ErrKeyChanged says that a contact's key is in question, and that nothing is sent until it is accepted.
+	ErrKeyChanged = errors.New("the contact's key has changed")
 	// ErrDenied says that the action is not allowed, such as editing another's message.
 	ErrDenied = errors.New("not allowed")
 	// ErrConflict says that the state does not allow the action, such as retrying a delivered message.

@@ -57,7 +57,7 @@ func (d *dialogs) away(ctx context.Context, g *dialog) {
 // mail deposits the first messages that wait for an account that is away. Messages go in order, one
 // batch after the other, so that whoever collects them passes over few that are missing.
 func (d *dialogs) mail(ctx context.Context, g *dialog) {
-	if !g.unreached || g.mailing || d.mailings >= maxMailings || ctx.Err() != nil {
+	if !g.unreached || d.s.people.suspended(g.account) || g.mailing || d.mailings >= maxMailings || ctx.Err() != nil {
 		return
 	}
 	var b storage.Batch

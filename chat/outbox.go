@@ -164,7 +164,7 @@ func (d *dialogs) unqueue(g *dialog, gone func(*outgoingDM) bool) {
 
 // pump looks at what waits for an account and sends what can be sent.
 func (d *dialogs) pump(ctx context.Context, g *dialog) {
-	if len(g.out) == 0 {
+	if len(g.out) == 0 || d.s.people.suspended(g.account) {
 		return
 	}
 	now := d.s.cfg.Clock.Now()

@@ -31,16 +31,20 @@ type people struct {
 
 // contactRow is one contact, request or blocked account.
 type contactRow struct {
-	Version  int             `json:"v"`
-	State    ContactState    `json:"state"`
-	Petname  string          `json:"petname,omitempty"`
-	Nick     string          `json:"nick,omitempty"` // the last one they claimed
-	Trust    Trust           `json:"trust"`
-	Devices  []wire.DeviceID `json:"devices,omitempty"`
-	Told     []wire.DeviceID `json:"told,omitempty"`  // those the user knows of
-	Addrs    []string        `json:"addrs,omitempty"` // from their link
-	Added    time.Time       `json:"added"`
-	LastSeen time.Time       `json:"last_seen"`
+	Version int             `json:"v"`
+	State   ContactState    `json:"state"`
+	Petname string          `json:"petname,omitempty"`
+	Nick    string          `json:"nick,omitempty"` // the last one they claimed
+	Trust   Trust           `json:"trust"`
+	Devices []wire.DeviceID `json:"devices,omitempty"`
+	// Of a key that is in question, see trust.go.
+	Questioned bool            `json:"questioned,omitempty"` // it was verified
+	Instead    *wire.AccountID `json:"instead,omitempty"`    // the verified contact whose name this account uses
+	Wants      string          `json:"wants,omitempty"`      // the petname it gets when it is accepted
+	Told       []wire.DeviceID `json:"told,omitempty"`       // those the user knows of
+	Addrs      []string        `json:"addrs,omitempty"`      // from their link
+	Added      time.Time       `json:"added"`
+	LastSeen   time.Time       `json:"last_seen"`
 	// Messages and Bytes count what a stranger has written before being accepted.
 	Messages int `json:"messages,omitempty"`
 	Bytes    int `json:"bytes,omitempty"`

@@ -261,6 +261,10 @@ type Contact struct {
 	Trust       Trust
 	Path        Path
 	LastSeen    time.Time
+	// With TrustChanged: the verified contact whose name this account uses, and the petname it gets when it is
+	// accepted.
+	Instead *wire.AccountID
+	Wants   string
 }
 
 // Actions of [Service.SetContact].

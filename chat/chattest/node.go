@@ -26,6 +26,7 @@ type Node struct {
 	net     *Network
 	id      wire.DeviceID
 	account wire.AccountID
+	owner   *identity.Account
 
 	// Guarded by the network's mu.
 	running bool
@@ -76,7 +77,7 @@ func (n *Network) Node(name string) *Node {
 		n.t.Fatal(err)
 	}
 	nd := &Node{
-		Name: name, net: n, id: device.ID(), account: account.ID(), topics: make(map[wire.TopicKey]func(chat.Incoming)),
+		Name: name, net: n, id: device.ID(), account: account.ID(), owner: account, topics: make(map[wire.TopicKey]func(chat.Incoming)),
 		greeted: make(map[wire.DeviceID]bool), check: wire.NewVerifier(wire.DefaultVerifierLimits()),
 	}
 	if nd.Store, err = storage.OpenMemory(storage.Options{Now: nd.Now}); err != nil {
@@ -398,4 +399,14 @@ func (nd *Node) GetRecord(_ context.Context, key wire.RecordKey) ([]byte, error)
 		return nil, chat.ErrNotFound
 	}
 	return slices.Clone(value), nil
+}
+
+// CertifyDevice makes this node's account vouch for any device.
+func (nd *Node) CertifyDevice(dev wire.DeviceID, now time.Time) (wire.Certificate, error) {
+	return nd.owner.CertificateAt(dev, now)
+}
+
+// Hello returns the greeting of a device.
+func Hello(cert wire.Certificate, nick string) ([]byte, error) {
+	return wire.EncodeFrame(&wire.DMHello{Certificate: cert, Nick: nick})
 }

@@ -34,6 +34,12 @@ func (a *app) contactAddCommand() *cobra.Command {
 			if a.global.json {
 				return a.printJSON(contact)
 			}
+			if contact.Trust == api.TrustChanged {
+				a.note("%s is verified under another key (%s). Nothing is sent to either until you say which it is:", api.EscapeNick(name), api.Escape(contact.Instead))
+				a.note("  the new one: starling contact accept %s", api.Escape(contact.Account))
+				a.note("  the old one: starling contact remove %s", api.Escape(contact.Account))
+				return nil
+			}
 			a.note("added %s (%s); compare keys with `starling contact verify @%s`", contactName(contact), api.Escape(contact.Fingerprint), contactName(contact))
 			return nil
 		}),

@@ -122,6 +122,10 @@ type Contact struct {
 	Trust       string   `json:"trust"` // unverified, verified, changed
 	Path        string   `json:"path,omitempty"`
 	LastSeen    Time     `json:"last_seen,omitzero"`
+	// With trust "changed": the verified contact whose name this account uses, if that is what came into
+	// question, and the petname it gets when it is accepted.
+	Instead string `json:"instead,omitempty"`
+	Wants   string `json:"wants,omitempty"`
 }
 
 // ContactRequest adds somebody: an account id, or a starling: contact link.

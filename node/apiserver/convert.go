@@ -99,11 +99,15 @@ func member(m chat.Member) api.Member {
 }
 
 func contact(c chat.Contact) api.Contact {
-	return api.Contact{
+	out := api.Contact{
 		Account: text(c.Account), Devices: texts(c.Devices), Petname: c.Petname,
 		Nick: c.Nick, Fingerprint: c.Fingerprint, State: string(c.State), Trust: string(c.Trust),
-		Path: string(c.Path), LastSeen: stamp(c.LastSeen),
+		Path: string(c.Path), LastSeen: stamp(c.LastSeen), Wants: c.Wants,
 	}
+	if c.Instead != nil {
+		out.Instead = text(*c.Instead)
+	}
+	return out
 }
 
 func verification(v chat.Verification) api.Verification {

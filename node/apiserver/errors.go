@@ -100,6 +100,8 @@ func wordsFor(err error) (e *api.Error, ok bool) {
 		return make(api.CodeBadRequest, "")
 	case errors.Is(err, chat.ErrBlocked):
 		return make(api.CodeDenied, "take the block back with `starling contact unblock @NAME`")
+	case errors.Is(err, chat.ErrKeyChanged):
+		return make(api.CodeDenied, "see `starling contact list`; compare with `starling contact verify`, or take the key with `starling contact accept`")
 	case errors.Is(err, chat.ErrDenied):
 		return make(api.CodeDenied, "")
 	case errors.Is(err, chat.ErrConflict), errors.Is(err, chat.ErrTooMany):

@@ -280,6 +280,7 @@ func TestErrorWords(t *testing.T) {
 		{chat.ErrTooLarge, api.CodeTooLarge},
 		{chat.ErrBlocked, api.CodeDenied},
 		{chat.ErrDenied, api.CodeDenied},
+		{chat.ErrKeyChanged, api.CodeDenied},
 		{chat.ErrConflict, api.CodeConflict},
 		{chat.ErrTooMany, api.CodeConflict},
 		{chat.ErrReadOnly, api.CodeReadOnly},
