@@ -69,7 +69,7 @@ func newFakeNode(tb testing.TB) *fakeNode {
 		more: make(chan struct{}),
 		me:   api.Me{Account: ownAccount, Nick: "ada", Fingerprint: "0MYACCOU", Link: "starling:contact/me"},
 		status: api.Status{
-			Schema: 1, Version: "test", Ready: true, Peers: api.PathCount{Total: 2, LAN: 1, Relayed: 1},
+			Schema: 1, Version: "test", Ready: true, Addrs: []string{"/ip4/127.0.0.1/tcp/1"}, Peers: api.PathCount{Total: 2, LAN: 1, Relayed: 1},
 			Storage: api.Storage{State: "ok", FreeBytes: 1 << 40},
 		},
 	}

@@ -626,3 +626,24 @@ func TestHelpAtEveryWidth(t *testing.T) {
 		}
 	}
 }
+
+func TestSaysWhyNobodyIsConnected(t *testing.T) {
+	n := newFakeNode(t)
+	d := newDriver(t, n, 100, 24)
+	for _, c := range []struct {
+		change func(s *api.Status)
+		says   string
+	}{
+		{func(s *api.Status) {}, "[not connected: nobody found yet]"},
+		{func(s *api.Status) { s.Relays = []api.Relay{{Error: "timeout"}} }, "[not connected: no relay answers]"},
+		{func(s *api.Status) { s.Relays = []api.Relay{{Error: "timeout"}, {Connected: true}} }, "[not connected: nobody found yet]"},
+		{func(s *api.Status) { s.Addrs = nil }, "[not connected: this machine has no network]"},
+		{func(s *api.Status) { s.Ready = false }, "[not connected: the node is starting]"},
+	} {
+		st := n.status
+		st.Peers = api.PathCount{}
+		c.change(&st)
+		d.event(api.Event{Type: api.EventStatus, Status: &st})
+		d.wants(c.says)
+	}
+}

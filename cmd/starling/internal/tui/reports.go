@@ -57,6 +57,11 @@ func (m *model) cmdStatus(string) tea.Cmd {
 		b.WriteString(m.t("status program", m.line(s.Version), m.line(s.Network), m.line(s.Home)) + "\n")
 		b.WriteString(m.t("status peers", s.Peers.Total, s.Peers.LAN, s.Peers.Direct, s.Peers.Punched, s.Peers.Relayed, m.line(s.Reachability)) + "\n")
 		b.WriteString(m.t("status chat", s.Rooms, s.Unread, s.Outbox, s.Gaps) + "\n")
+		if s.Away.Mailboxes > 0 {
+			b.WriteString(m.t("status away", s.Away.Mailboxes) + "\n")
+		} else {
+			b.WriteString(m.t("status lost") + "\n")
+		}
 		b.WriteString(m.t("status disk", m.line(s.Storage.State), s.Storage.Messages, s.Storage.FreeBytes>>20) + "\n")
 		b.WriteString(keys + "\n")
 		b.WriteString(m.t("status traffic", s.Gossip.Published, s.Gossip.Delivered, s.Gossip.Dropped, s.BytesIn>>10, s.BytesOut>>10) + "\n")

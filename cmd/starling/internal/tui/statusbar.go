@@ -64,7 +64,7 @@ func (m *model) notes() []string {
 	}
 	one := func(style ink, text string) { out = append(out, style.paint(m.fit(text, m.width))) }
 	for _, p := range m.problems() {
-		one(m.theme.warn, p)
+		add(m.theme.warn, p)
 	}
 	c, r := m.here()
 	if c != nil && m.overlay == nil {
@@ -144,14 +144,19 @@ func (m *model) statusLine() string {
 	if act := m.activity(); act != "" {
 		parts = append(parts, m.t("active", act))
 	}
-	return m.theme.bar.paint(m.fit("["+strings.Join(parts, "] [")+"]", m.width))
+	bar := "[" + strings.Join(parts, "] [") + "]"
+	if m.metric.width(bar) > m.width && len(parts) > 2 && m.find(m.current) != nil {
+		parts = slices.Delete(parts, 1, 2) // the conversation stands on top, too
+		bar = "[" + strings.Join(parts, "] [") + "]"
+	}
+	return m.theme.bar.paint(m.fit(bar, m.width))
 }
 
 // peersPart counts the connected peers by path.
 func (m *model) peersPart() string {
 	p := m.status.Peers
 	if p.Total == 0 {
-		return m.t("alone")
+		return m.whyAlone()
 	}
 	text := m.t("peers", p.Total)
 	if m.width < membersFrom {
@@ -169,6 +174,21 @@ func (m *model) peersPart() string {
 		}
 	}
 	return text
+}
+
+// whyAlone says why nobody is connected, as far as the node knows.
+func (m *model) whyAlone() string {
+	s := &m.status
+	answers := slices.ContainsFunc(s.Relays, func(r api.Relay) bool { return r.Connected })
+	switch {
+	case !s.Ready:
+		return m.t("starting")
+	case len(s.Addrs) == 0:
+		return m.t("no network")
+	case len(s.Relays) > 0 && !answers:
+		return m.t("no relay")
+	}
+	return m.t("alone")
 }
 
 // activity lists the conversations with something unread, by number, and by name what speaks to the
