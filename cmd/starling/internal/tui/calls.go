@@ -223,7 +223,8 @@ func (m *model) loadMembers() tea.Cmd {
 
 // page asks for messages and gives them to put.
 func (m *model) page(id string, ask func(ctx context.Context) ([]api.Message, error), put func(*room, []api.Message)) tea.Cmd {
-	m.room(id).loading = true
+	r := m.room(id)
+	r.loading, r.since = true, m.now
 	return m.call(func(ctx context.Context) (func(*model) tea.Cmd, error) {
 		list, err := ask(ctx)
 		return func(m *model) tea.Cmd {
@@ -263,11 +264,16 @@ func (m *model) refill(id string) tea.Cmd {
 	return m.loadAround(*c, r.entries[min(r.bottom, len(r.entries)-1)].msg.ID, func(r *room, i int) { r.bottom, r.skip = i, skip })
 }
 
+// askAgain is after how long the node is asked once more for what is older than all that is here: it
+// asks members and mirrors, who may have come meanwhile.
+const askAgain = 20 * time.Second
+
 func (m *model) loadOlder() tea.Cmd {
 	c, r := m.here()
-	if c == nil || r.loading || r.atStart || !r.loaded {
+	if c == nil || r.loading || !r.loaded || r.first() == "" || r.atStart && m.now.Sub(r.asked) < askAgain {
 		return nil
 	}
+	r.asked = m.now
 	return m.page(c.ID, m.history(api.HistoryQuery{Target: c.Target, N: pageSize, Before: r.first()}), (*room).older)
 }
 

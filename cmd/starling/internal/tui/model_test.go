@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -646,4 +647,36 @@ func TestSaysWhyNobodyIsConnected(t *testing.T) {
 		d.event(api.Event{Type: api.EventStatus, Status: &st})
 		d.wants(c.says)
 	}
+}
+
+// TestAsksForOlderAgain comes to the beginning of what is here: the node asks others for what is older,
+// who may have it only later.
+func TestAsksForOlderAgain(t *testing.T) {
+	n := newFakeNode(t)
+	c := n.room("lobby")
+	n.fill(c, 60)
+	early := c.messages[:40]
+	c.messages = c.messages[40:]
+	for i, m := range c.messages {
+		c.at[m.ID] = i
+	}
+	d := newDriver(t, n, 80, 24)
+	d.keys("home", "home") // the second shows the line before the first message
+	d.wants("the beginning of what is here", "message 41 of many")
+	n.mu.Lock()
+	c.messages = append(early, c.messages...)
+	for i, m := range c.messages {
+		c.at[m.ID] = i
+	}
+	n.mu.Unlock()
+	d.keys("pgup")
+	d.lacks("message 40 of many") // it was asked a moment ago
+	d.now = d.now.Add(askAgain)
+	d.keys("pgup", "pgup")
+	d.wants("message 40 of many")
+	d.keys("home", "home")
+	d.wants("the beginning of what is here", "message 1 of many")
+	_, r := d.here()
+	r.loading, r.since = true, d.now.Add(-time.Second)
+	d.wants("asking the others for what is older")
 }

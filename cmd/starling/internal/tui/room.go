@@ -23,6 +23,8 @@ type room struct {
 
 	loaded  bool          // a page came, and the window is as good as the stream of events
 	loading bool          // a page is on its way
+	since   time.Time     // since when
+	asked   time.Time     // when what is older was last asked for
 	early   []api.Message // arrived while the newest page was on its way
 	atStart bool          // nothing older exists
 	atEnd   bool          // the window reaches the newest message

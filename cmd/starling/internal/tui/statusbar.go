@@ -106,6 +106,9 @@ func (m *model) roomNotes(c *api.Conversation, r *room, one, add func(ink, strin
 			break
 		}
 	}
+	if r.loading && r.loaded && m.now.Sub(r.since) >= time.Second {
+		one(m.theme.dim, m.t("asking older"))
+	}
 	if !r.following && r.loaded {
 		one(m.theme.dim, m.t("more below"))
 	}
