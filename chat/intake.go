@@ -20,6 +20,7 @@ type arrival struct {
 	refused  bool // only this node refuses it: kept as a stub
 	hidden   bool // it stays in the set and means nothing
 	clientID string
+	synced   bool   // it came by sync
 	old      bool   // it is no news: not unread, not announced
 	stored   uint64 // its arrival number, when it is in the stream already (replay)
 	from     wire.DeviceID
@@ -155,7 +156,7 @@ func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {
 			r.live(a)
 			continue
 		}
-		a.from, a.old = in.from, in.old
+		a.from, a.old, a.synced = in.from, in.old, in.synced
 		list = append(list, a)
 	}
 	r.verify(list, fresh)
@@ -269,6 +270,7 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 	r.index(ctx, list)
 	in.announce(ctx)
 	r.pub.owe(list)
+	r.hear(list)
 	return in.shown, nil
 }
 

@@ -235,13 +235,14 @@ func (s *Service) Leave(ctx context.Context, t Target) error {
 // conversation returns the room as a list of conversations shows it.
 func (r *room) conversation() Conversation {
 	peers := len(r.s.cfg.Gossip.Peers(r.keys().Topic))
+	split := r.split()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	c := Conversation{
 		ID: ConversationID(r.id), Target: "#" + r.row.Name, Kind: ConversationRoom, Room: r.row.Name,
 		Topic: r.roster.topic.Value, Access: r.row.Access, Members: r.roster.present(), Peers: peers,
 		Unread: r.state.Unread, Mentions: r.state.Mentions, ReadSeq: r.state.Read, LastSeq: r.state.Arrival,
-		LastAt: r.state.LastAt, Muted: r.row.Muted, Policy: r.s.policyText(),
+		LastAt: r.state.LastAt, Muted: r.row.Muted, Policy: r.s.policyText(), Split: split,
 	}
 	if !r.row.Joined {
 		c.Members, c.Peers = 0, 0
@@ -365,7 +366,7 @@ func (s *Service) SetNick(ctx context.Context, nick string) error {
 
 // lookAround notices neighbours that came to the room's topic or left it, and renews the own profile
 // when it has become old.
-func (r *room) lookAround() {
+func (r *room) lookAround(ctx context.Context) {
 	r.s.mu.Lock()
 	ended := r.ended
 	r.s.mu.Unlock()
@@ -402,6 +403,7 @@ func (r *room) lookAround() {
 	if r.pub.unconfirmed(time.Now()) {
 		r.s.syncer.confirm(r)
 	}
+	r.watchIslands(ctx, now)
 	r.renewProfile()
 }
 

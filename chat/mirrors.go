@@ -41,6 +41,11 @@ func (y *syncer) confirm(r *room) {
 	}
 }
 
+// mirrored says whether a topic has a mirror at the moment.
+func (y *syncer) mirrored(topic wire.TopicKey) bool {
+	return y.s.cfg.Relays != nil && len(y.s.cfg.Relays.Mirrors(topic)) > 0
+}
+
 // without returns what is in a and not in b.
 func without(a, b []wire.DeviceID) []wire.DeviceID {
 	var list []wire.DeviceID

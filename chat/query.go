@@ -284,7 +284,11 @@ func (s *Service) Stats() Stats {
 		r.mu.RLock()
 		st.Gaps += r.tracker.missing()
 		st.Unread += r.state.Unread
+		target := "#" + r.row.Name
 		r.mu.RUnlock()
+		if r.split() != nil {
+			st.Split = append(st.Split, target)
+		}
 	}
 	s.dialogStats(&st)
 	streams, err := s.store.Streams(ctx)

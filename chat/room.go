@@ -44,6 +44,8 @@ type room struct {
 	aroundIn <-chan struct{}
 	aroundOf wire.TopicKey
 
+	island island
+
 	scrollMu   sync.Mutex // held while older history is fetched; guards scrolled
 	scrolled   time.Time  // when nobody had any
 	scrollTurn atomic.Int32

@@ -181,7 +181,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.early.release(ctx)
 			for _, r := range s.joinedRooms() {
-				r.lookAround()
+				r.lookAround(ctx)
 			}
 			s.syncer.begin(ctx)
 		case <-ctx.Done():

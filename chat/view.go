@@ -172,6 +172,7 @@ type Conversation struct {
 	LastSeq  uint64
 	LastAt   time.Time
 	Gaps     []Gap
+	Split    *Split // members whom gossip does not reach; nil when all is well
 	Muted    bool
 	Trust    Trust // dm
 	Request  bool  // dm with a stranger who waits for an answer
@@ -445,9 +446,10 @@ type Typing struct {
 // Stats counts what the service holds.
 type Stats struct {
 	Rooms        int
-	Outbox       int // direct messages not acknowledged yet
-	Unpublished  int // own room messages no member is known to have
-	Gaps         int // messages known to exist and not here
+	Outbox       int      // direct messages not acknowledged yet
+	Unpublished  int      // own room messages no member is known to have
+	Gaps         int      // messages known to exist and not here
+	Split        []string // targets of rooms some of whose members are reached by sync alone
 	Unread       int
 	Messages     int // records in all conversations
 	StorageState string

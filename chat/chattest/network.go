@@ -38,6 +38,7 @@ type Network struct {
 	cond   Conditions
 	nodes  map[wire.DeviceID]*Node
 	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
+	deaf   map[[2]wire.DeviceID]bool // pairs between which gossip does not pass, though streams do
 	found  map[[32]byte]map[wire.DeviceID]bool
 	table  map[wire.RecordKey][]byte      // records left in the lookup table
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
@@ -118,6 +119,23 @@ func (n *Network) Partition(groups ...[]*Node) {
 	for _, p := range pairs {
 		p[0].noticed(p[1].id, chat.PathNone)
 		p[1].noticed(p[0].id, chat.PathNone)
+	}
+}
+
+// Deafen keeps gossip, and nothing else, from passing between nodes of different groups, as when the only path
+// between them is a relayed connection. No groups let it pass everywhere.
+func (n *Network) Deafen(groups ...[]*Node) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deaf = make(map[[2]wire.DeviceID]bool)
+	for i, g := range groups {
+		for _, other := range groups[i+1:] {
+			for _, a := range g {
+				for _, b := range other {
+					n.deaf[pair(a.id, b.id)] = true
+				}
+			}
+		}
 	}
 }
 
@@ -221,7 +239,7 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 	}
 	n.mirror(from, topic, sealed)
 	for _, to := range n.nodes {
-		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) {
+		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) || n.deaf[pair(from.id, to.id)] {
 			continue
 		}
 		copies := 1

@@ -277,7 +277,7 @@ func (nd *Node) Peers(topic wire.TopicKey) []wire.DeviceID {
 	defer nd.net.mu.Unlock()
 	var list []wire.DeviceID
 	for id, other := range nd.net.nodes {
-		if id != nd.id && other.topics[topic] != nil && nd.net.reachable(nd.id, id) {
+		if id != nd.id && other.topics[topic] != nil && nd.net.reachable(nd.id, id) && !nd.net.deaf[pair(nd.id, id)] {
 			list = append(list, id)
 		}
 	}

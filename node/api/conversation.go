@@ -17,6 +17,7 @@ type Conversation struct {
 	LastSeq  uint64 `json:"last_seq"`
 	LastAt   Time   `json:"last_at,omitzero"`
 	Gaps     []Gap  `json:"gaps,omitempty"`
+	Split    *Split `json:"split,omitempty"` // members whom gossip does not reach; absent when all is well
 	Muted    bool   `json:"muted,omitempty"`
 	Trust    string `json:"trust,omitempty"` // dm: unverified, verified, changed
 	Request  bool   `json:"request,omitempty"`
@@ -79,6 +80,13 @@ type MemberChange struct {
 	Action string `json:"action"`
 	Role   string `json:"role,omitempty"`   // with role: member, moderator, admin, owner
 	Reason string `json:"reason,omitempty"` // with remove and ban
+}
+
+// Split says that a room's members are in several islands: messages of these come through a relay's mirror or
+// by comparing now and then, and the node works on joining them.
+type Split struct {
+	Since Time     `json:"since"`
+	Nicks []string `json:"nicks"` // hostile, as in [Message]
 }
 
 // Gap is a hole that sync has not filled yet.

@@ -84,6 +84,9 @@ func conversation(c chat.Conversation) api.Conversation {
 		Muted: c.Muted, Trust: string(c.Trust), Request: c.Request, Policy: c.Policy,
 		Membership: c.Membership, Role: c.Role, History: c.History, Note: c.Note,
 	}
+	if c.Split != nil {
+		out.Split = &api.Split{Since: stamp(c.Split.Since), Nicks: c.Split.Nicks}
+	}
 	for _, g := range c.Gaps {
 		out.Gaps = append(out.Gaps, api.Gap{Account: text(g.Account), Nick: g.Nick, Count: g.Count, After: g.After.String()})
 	}
@@ -178,6 +181,9 @@ func overlay(st *api.Status, svc *chat.Service) {
 	}
 	st.ClockSkewMS = stats.Skew.Milliseconds()
 	st.Problems = slices.Concat(diskProblems(st.Storage), st.Problems)
+	for _, target := range stats.Split {
+		st.Problems = append(st.Problems, "some members of "+api.Escape(target)+" are in another part of the network: what they say comes late, by comparing; joining them is under way, a relay that both sides know helps")
+	}
 	if skew := stats.Skew.Abs(); skew > skewWorthTelling {
 		st.Problems = append(st.Problems, fmt.Sprintf("your clock and those of others differ by about %s: set this machine's time", skew.Round(time.Minute)))
 	}
