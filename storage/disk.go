@@ -237,10 +237,10 @@ func (s *Store) openEngine(old *diskState) error {
 		return err
 	}
 	d.engine, s.eng = e, e
-	d.state.MemTable = s.opts.Sizes.MemTable
-	if err := d.copyRegistry(); err != nil {
+	if err := d.copyRegistry(); err != nil || d.state.MemTable == s.opts.Sizes.MemTable {
 		return err
 	}
+	d.state.MemTable = s.opts.Sizes.MemTable // the larger logs are gone
 	return d.state.write(d.dir)
 }
 

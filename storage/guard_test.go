@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // cleanWorld makes a store with known content and closes it. The records fill
@@ -196,59 +195,6 @@ func TestDamagedCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.whole(t, mustOpen(t, testOptions(dir)))
-}
-
-// TestClockJumps: records, queues and expiries bear a clock that is years off
-// and comes back; nothing goes before its time by the clock of the moment.
-func TestClockJumps(t *testing.T) {
-	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	o := testOptions(memoryDir(t))
-	o.Now = func() time.Time { return now }
-	s := mustOpen(t, o)
-	st, err := s.Stream(t.Context(), "room")
-	if err != nil {
-		t.Fatal(err)
-	}
-	times := []time.Duration{0, 24 * time.Hour, -24 * time.Hour, 3 * 365 * 24 * time.Hour, -3 * 365 * 24 * time.Hour, 0}
-	began := now
-	for i, jump := range times {
-		now = began.Add(jump)
-		var b Batch
-		b.Append(Record{Stream: st, Time: ClockTime(now), ID: testID(i), Expires: began.Add(time.Hour), Value: []byte{byte(i)}})
-		b.PutEphemeral("secret", []byte("state"), []byte{byte(i)})
-		b.Schedule("queue", now.Add(time.Minute), testID(i), nil)
-		if _, err := s.Commit(t.Context(), &b, Durable); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.RotateEpoch(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		mustClose(t, s)
-		s = mustOpen(t, o)
-		if v, err := s.GetEphemeral(t.Context(), "secret", []byte("state")); err != nil || v[0] != byte(i) {
-			t.Fatalf("jump %d: state %v, %v", i, v, err)
-		}
-	}
-	if _, err := s.Sweep(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	for i := range times {
-		if _, err := s.Get(t.Context(), testID(i)); err != nil {
-			t.Errorf("record %d, before its time: %v", i, err)
-		}
-	}
-	now = began.Add(2 * time.Hour)
-	if _, err := s.Sweep(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	for i := range times {
-		if _, err := s.Get(t.Context(), testID(i)); !errors.Is(err, ErrNotFound) {
-			t.Errorf("record %d, after its time: %v", i, err)
-		}
-	}
-	if rep, err := s.Check(t.Context()); err != nil || !rep.OK() {
-		t.Fatalf("check: %+v, %v", rep, err)
-	}
 }
 
 func TestDamagedTables(t *testing.T) {
