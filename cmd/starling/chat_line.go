@@ -43,6 +43,8 @@ type lineChat struct {
 	count  int
 	failed error // the first line that was not accepted
 
+	islands map[string]bool // rooms that were said to be split; for the goroutine that prints
+
 	mu     sync.Mutex // guards everything below
 	target string
 	sent   map[string]bool // client ids of lines typed here, until their echo
@@ -56,7 +58,7 @@ func newLineChat(a *app, c *api.Client, target string, own bool) *lineChat {
 	return &lineChat{
 		app: a, client: c, own: own, tty: isTerminal(a.stdin),
 		prefix: "chat-" + hex.EncodeToString(id), target: target,
-		sent: map[string]bool{}, seen: newRecent(rememberedMessages),
+		sent: map[string]bool{}, seen: newRecent(rememberedMessages), islands: map[string]bool{},
 	}
 }
 

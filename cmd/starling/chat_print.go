@@ -31,11 +31,25 @@ func (l *lineChat) printEvents(ctx context.Context, standing chan<- struct{}, op
 			l.info("some messages may have been missed: /history shows them")
 		case ev.Message != nil:
 			l.message(ev.Type, *ev.Message)
+		case ev.Conversation != nil:
+			l.split(*ev.Conversation)
 		case ev.Contact != nil && ev.Contact.State == "request":
 			l.info("%s wants to write to you: /accept @%s", contactName(*ev.Contact), ev.Contact.Account)
 		}
 	}
 	return ctx.Err()
+}
+
+// split says when a room falls into islands, and when it is one again.
+func (l *lineChat) split(c api.Conversation) {
+	was := l.islands[c.Target]
+	l.islands[c.Target] = c.Split != nil
+	switch {
+	case c.Split != nil && !was:
+		l.info("%s is in islands: what %s say comes late, and the node works on joining them", c.Target, strings.Join(c.Split.Nicks, ", "))
+	case c.Split == nil && was:
+		l.info("%s is one room again", c.Target)
+	}
 }
 
 // showBacklog prints how the conversation went before; in a pipe it is only remembered, for /reply

@@ -84,6 +84,7 @@ var phrases = map[string][2]string{
 	"beginning":       {"the beginning of what is here", "本机记录的开头"},
 	"new messages":    {"new", "新消息"},
 	"asking older":    {"-- asking the others for what is older… --", "-- 正在向其他人请求更早的消息… --"},
+	"split":           {"%s is in islands: what %s say comes late, and the node works on joining them", "%s 已分裂：%s 的消息会晚到，节点正在设法重新连接"},
 	"more below":      {"-- older messages; End goes to the newest --", "-- 正在看较早的消息；按 End 回到最新 --"},
 	"deleted":         {"(deleted)", "（已删除）"},
 	"edited":          {"(edited)", "（已编辑）"},

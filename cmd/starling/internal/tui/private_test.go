@@ -56,3 +56,21 @@ func TestPrivateRooms(t *testing.T) {
 	d.second()
 	d.wants("waiting for the room's new key", "+bob")
 }
+
+func TestSplitRoom(t *testing.T) {
+	n := newFakeNode(t)
+	d := newDriver(t, n, 100, 24)
+	c := n.room("lobby")
+	n.mu.Lock()
+	c.Split = &api.Split{Nicks: []string{"eve\x1b[2J", "dan"}}
+	n.tellConversation(c)
+	c.Split = nil
+	n.tellConversation(c)
+	events := slices.Clone(n.log)
+	n.mu.Unlock()
+	d.event(events[0])
+	d.wants("#lobby is in islands: what dan, eve")
+	d.lacks("\x1b[2J")
+	d.event(events[1])
+	d.lacks("islands")
+}

@@ -97,6 +97,13 @@ func (m *model) roomNotes(c *api.Conversation, r *room, one, add func(ink, strin
 	}[c.Membership]; key != "" {
 		add(m.theme.warn, m.t(key))
 	}
+	if c.Split != nil {
+		var names []string
+		for _, nick := range c.Split.Nicks {
+			names = append(names, m.name(nick))
+		}
+		add(m.theme.warn, m.t("split", m.title(c), m.enumerate(names)))
+	}
 	if c.Trust == api.TrustChanged {
 		add(m.theme.warn, m.t("key changed", m.title(c)))
 	}
