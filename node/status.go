@@ -269,7 +269,10 @@ func checkReport(r storage.Report, err error) (api.CheckReport, error) {
 	}
 	return api.CheckReport{
 		OK:       r.OK(),
-		Checked:  r.Records + r.Values,
-		Problems: slices.Concat([]string{}, r.Damaged, r.Repaired),
+		Checked:  r.Values,
+		Streams:  r.Streams,
+		Records:  r.Records + r.Stubs,
+		Problems: slices.Concat([]string{}, r.Damaged),
+		Repaired: slices.Concat([]string{}, r.Repaired),
 	}, nil
 }

@@ -56,12 +56,26 @@ func (a *app) printCheck(report api.CheckReport) error {
 			return err
 		}
 	} else {
-		rows := [][]string{{fmt.Sprintf("%s read", plural(report.Checked, "value"))}}
-		for _, p := range report.Problems {
-			rows = append(rows, []string{p})
+		rows := [][]string{
+			{fmt.Sprintf("%s opened: every seal holds but for what is said below", plural(report.Checked, "value"))},
+			{fmt.Sprintf("%s in %s: counts, indexes and digests compared", plural(report.Records, "record"), plural(report.Streams, "stream"))},
 		}
-		if report.OK {
+		if len(report.Problems) == 0 {
+			rows[0][0] = fmt.Sprintf("%s opened: every seal holds", plural(report.Checked, "value"))
+		}
+		for _, p := range report.Repaired {
+			rows = append(rows, []string{"repaired: " + api.Escape(p)})
+		}
+		for _, p := range report.Problems {
+			rows = append(rows, []string{"damaged: " + api.Escape(p)})
+		}
+		switch {
+		case report.OK:
 			rows = append(rows, []string{"the store is whole"})
+		case len(report.Problems) == 0:
+			rows = append(rows, []string{"the store is whole again"})
+		default:
+			rows = append(rows, []string{"what was damaged is gone here; rooms get back what others have, once a node runs"})
 		}
 		if err := a.printTable(nil, rows); err != nil {
 			return err

@@ -87,6 +87,9 @@ type Setting struct {
 // CheckReport says what a verification of the store found.
 type CheckReport struct {
 	OK       bool     `json:"ok"`
-	Checked  int      `json:"checked"`  // records read and opened
-	Problems []string `json:"problems"` // one sentence each
+	Checked  int      `json:"checked"`  // values whose seal was opened
+	Streams  int      `json:"streams"`  // conversations whose counts, indexes and digests were compared with their records
+	Records  int      `json:"records"`  // in them
+	Problems []string `json:"problems"` // what was damaged and is gone here, one sentence each
+	Repaired []string `json:"repaired"` // what was put right, one sentence each
 }
