@@ -331,6 +331,10 @@ type inviteRow struct {
 	Link    string    `json:"link"`
 	Target  string    `json:"target,omitempty"`
 	Expires time.Time `json:"expires"`
+	// Of an invite into a private room.
+	Room    wire.RoomID      `json:"room,omitzero"`
+	Token   wire.InviteToken `json:"token,omitzero"`
+	OneTime bool             `json:"one_time,omitempty"`
 }
 
 // defaultInvite is how long a link is listed.
@@ -348,20 +352,30 @@ func (s *Service) Invites(ctx context.Context) ([]Invite, error) {
 			return nil, err
 		}
 		if s.cfg.Clock.Now().Before(row.Expires) {
-			list = append(list, Invite{ID: hex.EncodeToString(kv.Key), Link: row.Link, Target: row.Target, ExpiresAt: row.Expires})
+			list = append(list, s.inviteView(kv.Key, row))
 		}
 	}
 	return list, nil
 }
 
-// CreateInvite makes a link to a public room, or, with a zero target, to this account. Such a link
-// names what is public: it cannot be limited to one use, nor be taken back from who has it.
+// CreateInvite makes an invite into a private room, a link to a public one, or, with a zero target, a
+// link to this account. The latter two name what is public: they cannot be limited to one use, nor be
+// taken back from who has them.
 func (s *Service) CreateInvite(ctx context.Context, req InviteRequest) (Invite, error) {
-	if req.OneTime {
-		return Invite{}, fmt.Errorf("%w: a link to a public room or a contact cannot be limited to one use", ErrBadRequest)
-	}
 	if req.Expiry <= 0 {
 		req.Expiry = defaultInvite
+	}
+	if req.Target.Room != nil {
+		r, err := s.joinedRoom(*req.Target.Room)
+		if err != nil {
+			return Invite{}, err
+		}
+		if r.private {
+			return s.inviteRoom(ctx, r, req)
+		}
+	}
+	if req.OneTime {
+		return Invite{}, fmt.Errorf("%w: a link to a public room or a contact cannot be limited to one use", ErrBadRequest)
 	}
 	row := inviteRow{Version: rowVersion, Expires: s.cfg.Clock.Now().Add(req.Expiry).UTC()}
 	switch {
@@ -393,14 +407,22 @@ func (s *Service) CreateInvite(ctx context.Context, req InviteRequest) (Invite, 
 	return Invite{ID: hex.EncodeToString(id[:8]), Link: row.Link, Target: row.Target, ExpiresAt: row.Expires}, nil
 }
 
-// RevokeInvite takes a link off the list.
+// RevokeInvite takes a link off the list. An invite into a private room lets nobody in any more.
 func (s *Service) RevokeInvite(ctx context.Context, id string) error {
 	key, err := hex.DecodeString(id)
 	if err != nil || len(key) != 8 {
 		return fmt.Errorf("link %.40q: %w", id, ErrNotFound)
 	}
-	if _, err := s.store.GetBucket(ctx, bucketInvites, key); err != nil {
+	stored, err := s.store.GetBucket(ctx, bucketInvites, key)
+	if err != nil {
 		return fmt.Errorf("link %s: %w", id, ErrNotFound)
+	}
+	row, err := decodeRow[inviteRow]("invite", stored)
+	if err != nil {
+		return err
+	}
+	if err := s.revokeRoomInvite(ctx, row); err != nil {
+		return err
 	}
 	var b storage.Batch
 	b.Delete(bucketInvites, key)

@@ -297,7 +297,8 @@ func (d *dialogs) repeated(ctx context.Context, in *receiving, from wire.DeviceI
 
 // acknowledge plans an acknowledgement, unless the sender was not accepted: strangers learn nothing.
 func (d *dialogs) acknowledge(in *receiving, dev wire.DeviceID, account wire.AccountID, id wire.MsgID) {
-	if row := d.contactRow(in, account); row == nil || row.State == ContactRequest || row.Trust == TrustChanged {
+	row := d.contactRow(in, account)
+	if row == nil && !d.s.roommate(account) || row != nil && (row.Trust == TrustChanged || row.State == ContactRequest && !d.s.roommate(account)) {
 		return
 	}
 	if !slices.Contains(in.acks[dev], id) {
@@ -308,6 +309,13 @@ func (d *dialogs) acknowledge(in *receiving, dev wire.DeviceID, account wire.Acc
 // admit says whether somebody's envelope may be opened: anybody's that the user knows, a few of a
 // stranger's.
 func (d *dialogs) admit(in *receiving, account wire.AccountID, size int) (wire.RejectReason, bool) {
+	if reason, ok := d.admitStranger(in, account, size); ok || !d.s.roommate(account) {
+		return reason, ok
+	}
+	return 0, true
+}
+
+func (d *dialogs) admitStranger(in *receiving, account wire.AccountID, size int) (wire.RejectReason, bool) {
 	row := d.contactRow(in, account)
 	if row != nil && row.State != ContactRequest || d.s.cfg.AcceptStrangers {
 		return 0, true
@@ -387,7 +395,12 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 		d.accepted(in, g)
 	case wire.DMProfile:
 		d.takeProfile(in, g, c)
+	case wire.DMRoomSecret, wire.DMJoinRequest, wire.DMRoomLog, wire.DMRoomWanted, wire.DMRoomRefused:
+		return d.takeRoomMail(ctx, in, f, g, c)
 	default:
+		if _, ok := d.admitStranger(in, g.account, len(raw)); !ok {
+			return nil // they are let in for what concerns a room only; this comes again once they are accepted
+		}
 		return d.takeMessage(ctx, in, f, g, c)
 	}
 	d.acknowledge(in, f.from, g.account, c.ID)

@@ -335,6 +335,11 @@ func (d *dialogs) befriend(m *drafting, account wire.AccountID) {
 
 // whisper queues a message that this node makes for the other one and shows nowhere.
 func (d *dialogs) whisper(ctx context.Context, account wire.AccountID, kind wire.DMKind) error {
+	return d.whisperBody(ctx, account, kind, nil)
+}
+
+// whisperBody is whisper with a body.
+func (d *dialogs) whisperBody(ctx context.Context, account wire.AccountID, kind wire.DMKind, body []byte) error {
 	g, err := d.with(ctx, account)
 	if err != nil {
 		return err

@@ -67,6 +67,10 @@ func (r *room) message(ctx context.Context, v view) (Message, error) {
 		}
 	case wire.KindMessage:
 		return r.text(ctx, v, m)
+	default:
+		if text := r.memberText(v); text != "" {
+			m.Kind, m.Text = KindMember, text
+		}
 	}
 	return m, nil
 }
@@ -142,6 +146,9 @@ func (r *room) show(ctx context.Context, rec storage.Record) (Message, bool, err
 	if ok {
 		v.index, v.received, v.clientID = row.Flags, row.Received, row.ClientID
 	}
+	if !r.hadEffect(a.event) {
+		return Message{}, false, nil
+	}
 	m, err := r.message(ctx, v)
 	return m, err == nil, err
 }
@@ -152,7 +159,7 @@ func (r *room) byID(ctx context.Context, id wire.EventID) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	if !ok || row.Flags&indexRefused != 0 {
+	if !ok || row.Flags&(indexRefused|indexVoid) != 0 {
 		return Message{}, fmt.Errorf("message %s: %w", id, ErrNotFound)
 	}
 	rec, err := r.s.store.Get(ctx, storage.ID(row.Sealed))

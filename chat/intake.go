@@ -19,6 +19,7 @@ type arrival struct {
 	own      bool
 	refused  bool // only this node refuses it: kept as a stub
 	hidden   bool // it stays in the set and means nothing
+	void     bool // its author was no member: likewise, until the membership events say otherwise
 	clientID string
 	synced   bool   // it came by sync
 	old      bool   // it is no news: not unread, not announced
@@ -228,6 +229,10 @@ type intake struct {
 	late    []wire.EventID
 	summary bool // the conversation as a whole changed
 	shown   map[wire.EventID]Message
+
+	// Of a private room.
+	before    *membership      // before this batch
+	continued []wire.AccountID // former members of whom more turned out to stand
 }
 
 // take stores a batch of arrivals with the state that follows from them, in one transaction, and
@@ -245,10 +250,13 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 	if err := in.resolve(ctx); err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	in.apply()
-	r.mu.Unlock()
-	err := in.modify(ctx)
+	err := in.enroll(ctx)
+	if err == nil {
+		r.mu.Lock()
+		in.apply()
+		r.mu.Unlock()
+		err = in.modify(ctx)
+	}
 	if err == nil {
 		in.rows()
 		if more != nil {
@@ -268,6 +276,7 @@ func (r *room) take(ctx context.Context, list []arrival, d storage.Durability, m
 		r.s.syncer.gap(r)
 	}
 	r.index(ctx, list)
+	in.settleMembers(ctx)
 	in.announce(ctx)
 	r.pub.owe(list)
 	r.hear(list)
@@ -297,6 +306,10 @@ func (in *intake) resolve(ctx context.Context) error {
 			return nil
 		}
 		if hlc, ok := in.r.recent.get(id); ok {
+			in.known[id] = hlc
+			return nil
+		}
+		if hlc, ok := in.r.inLog(id); ok {
 			in.known[id] = hlc
 			return nil
 		}
@@ -353,6 +366,14 @@ func (in *intake) apply() {
 			in.waits[id] = true
 		}
 		in.summary = in.summary || s.gaps
+		if a.void {
+			a.index |= indexVoid
+			if a.own {
+				a.record |= recordOwn
+			}
+			in.append(a)
+			continue
+		}
 		if a.refused {
 			a.index |= indexRefused
 			r.tracker.lost(h.Device(), h.DeviceSeq)
@@ -394,7 +415,7 @@ func (in *intake) classify(a *arrival) {
 		a.record |= recordShown | recordText
 	case wire.KindJoin, wire.KindLeave, wire.KindTopic, wire.KindProfile:
 		a.record |= recordShown
-	case wire.KindEdit, wire.KindRedact, wire.KindReact, wire.KindReadMarker:
+	case wire.KindEdit, wire.KindRedact, wire.KindReact, wire.KindReadMarker, wire.KindEpoch, wire.KindRevoke:
 	default:
 		a.record |= recordShown // unknown here: shown as such
 	}
@@ -510,7 +531,7 @@ func (in *intake) announce(ctx context.Context) {
 			continue
 		}
 		r.recent.put(a.event.ID, a.event.Header.HLC)
-		if a.refused || a.old || a.record&recordShown == 0 {
+		if a.refused || a.old || a.void || a.record&recordShown == 0 || !r.hadEffect(a.event) {
 			continue
 		}
 		m, err := r.message(ctx, view{

@@ -17,6 +17,9 @@ import (
 // a second the first time, on purpose: that is what guessing names costs. Joining a joined room is no
 // error.
 func (s *Service) Join(ctx context.Context, name, password string) (Conversation, error) {
+	if strings.HasPrefix(name, "starling:invite/") {
+		return s.acceptInvite(ctx, name)
+	}
 	if strings.HasPrefix(name, "starling:") {
 		var err error
 		if name, err = s.followRoomLink(name, password); err != nil {
@@ -32,6 +35,12 @@ func (s *Service) Join(ctx context.Context, name, password string) (Conversation
 	}
 	s.joinMu.Lock()
 	defer s.joinMu.Unlock()
+	if r := s.roomByName(canonical); r != nil && r.private && r.joined() {
+		if password != "" {
+			return Conversation{}, fmt.Errorf("%w: #%s is a private room here", ErrConflict, canonical)
+		}
+		return r.conversation(), nil
+	}
 	access := AccessPublic
 	if password != "" {
 		access = AccessPassword
@@ -155,6 +164,9 @@ func (s *Service) putRoom(ctx context.Context, r *room, row roomRow) error {
 
 // introduce says who this user is in the room, and that they joined.
 func (r *room) introduce(ctx context.Context, join bool) error {
+	if r.private && r.standsNow() != MembershipMember {
+		return nil // said once the key is here
+	}
 	var list []said
 	if nick := r.s.nickNow(); nick != "" {
 		one, err := encodeSaid(&wire.ProfileBody{Nick: nick}, wire.EventID{})
@@ -194,6 +206,9 @@ func (r *room) access() string {
 // Leave leaves a room and tells its members. What was said stays readable, and joining again goes on
 // where it ended.
 func (s *Service) Leave(ctx context.Context, t Target) error {
+	if done, err := s.warden.forget(ctx, t); done || err != nil {
+		return err
+	}
 	r, err := s.knownRoom(t)
 	if err != nil {
 		return err
@@ -207,7 +222,12 @@ func (s *Service) Leave(ctx context.Context, t Target) error {
 	if err != nil {
 		return err
 	}
-	if err := r.say(ctx, one); err != nil && !errors.Is(err, ErrReadOnly) {
+	if r.private {
+		err = r.sayLeave(ctx)
+	} else {
+		err = r.say(ctx, one)
+	}
+	if err != nil && !errors.Is(err, ErrReadOnly) {
 		return fmt.Errorf("leaving: %w", err)
 	}
 	r.pub.drain(ctx)
@@ -234,6 +254,12 @@ func (s *Service) Leave(ctx context.Context, t Target) error {
 
 // conversation returns the room as a list of conversations shows it.
 func (r *room) conversation() Conversation {
+	c := r.summary()
+	r.describe(&c)
+	return c
+}
+
+func (r *room) summary() Conversation {
 	peers := len(r.s.cfg.Gossip.Peers(r.keys().Topic))
 	split := r.split()
 	r.mu.RLock()
@@ -272,15 +298,16 @@ func (s *Service) Members(_ context.Context, t Target) ([]Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	roles := r.listed()
 	r.mu.RLock()
-	list := make([]Member, 0, len(r.roster.members))
-	for id, m := range r.roster.members {
-		if !m.presentOnly() {
-			continue
-		}
-		shown := Member{Account: id, LastSeen: m.Seen.Time(), Own: id == s.self.account, Role: wire.RoleMember.String()}
-		for d := range m.Devices {
-			shown.Devices = append(shown.Devices, d)
+	list := make([]Member, 0, len(roles))
+	for id, role := range roles {
+		shown := Member{Account: id, Own: id == s.self.account, Role: role.String()}
+		if m := r.roster.members[id]; m != nil {
+			shown.LastSeen = m.Seen.Time()
+			for d := range m.Devices {
+				shown.Devices = append(shown.Devices, d)
+			}
 		}
 		list = append(list, shown)
 	}

@@ -360,7 +360,7 @@ func (w *walk) apply(e *memberEvent, place int) bool {
 		}
 		w.Policy = *b
 	case *wire.EpochBody:
-		return role >= wire.RoleAdmin && w.announce(e, b.Epoch, b.Topic)
+		return role >= min(wire.RoleAdmin, w.inviteRole()) && w.announce(e, b.Epoch, b.Topic)
 	case *wire.RevokeBody:
 		if role < w.inviteRole() {
 			return false

@@ -20,7 +20,7 @@ type target struct {
 
 // touch notes what an arrival does to a message. r.mu is held.
 func (in *intake) touch(a *arrival) {
-	if a.refused {
+	if a.refused || a.void {
 		return
 	}
 	h := &a.event.Header
@@ -122,10 +122,10 @@ func (in *intake) row(a *arrival) indexRow {
 // sealedID finds the record of a message, in the batch or in the store.
 func (in *intake) sealedID(ctx context.Context, id wire.EventID) (wire.SealedID, bool, error) {
 	if a := in.find(id); a != nil {
-		return a.sealed.ID, a.isText() && !a.refused, nil
+		return a.sealed.ID, a.isText() && !a.refused && !a.void, nil
 	}
 	row, ok, err := in.r.lookup(ctx, id)
-	if err != nil || !ok || row.Kind != wire.KindMessage || row.Flags&indexRefused != 0 {
+	if err != nil || !ok || row.Kind != wire.KindMessage || row.Flags&(indexRefused|indexVoid) != 0 {
 		return wire.SealedID{}, false, err
 	}
 	return row.Sealed, true, nil

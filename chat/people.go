@@ -367,6 +367,9 @@ func (s *Service) Resolve(text string) (Target, error) {
 		return Target{}, fmt.Errorf("%w: %w", ErrBadName, err)
 	}
 	r := s.roomByName(name)
+	if p := s.warden.pendingByName(name); p != nil && (r == nil || !r.joined()) {
+		return Target{Room: &p.room}, nil
+	}
 	if r == nil {
 		return Target{}, fmt.Errorf("room #%s: %w", name, ErrNotFound)
 	}
@@ -389,7 +392,10 @@ func (s *Service) resolveLink(text string) (Target, error) {
 		s.cfg.Direct.Hint(l.Certificate.Device, l.Addresses)
 		return Target{Account: &l.Certificate.Account}, nil
 	case *wire.InviteLink:
-		if r := s.roomByID(l.Room); r != nil {
+		if r := s.roomByID(l.Room); r != nil || s.warden.pendingRoom(l.Room) != nil {
+			if r == nil {
+				return Target{Room: &l.Room}, nil
+			}
 			return Target{Room: &r.id}, nil
 		}
 	}

@@ -44,6 +44,11 @@ func (s *Service) Conversation(ctx context.Context, t Target) (Conversation, err
 	if t.Account != nil {
 		return s.dialogConversation(ctx, *t.Account)
 	}
+	if t.Room != nil {
+		if p := s.warden.pendingRoom(*t.Room); p != nil {
+			return s.warden.shown(p), nil
+		}
+	}
 	r, err := s.knownRoom(t)
 	if err != nil {
 		return Conversation{}, err
@@ -62,6 +67,9 @@ func (s *Service) Conversations(ctx context.Context) ([]Conversation, error) {
 	}
 	for _, r := range s.joinedRooms() {
 		list = append(list, r.conversation())
+	}
+	for _, p := range s.warden.waiting() {
+		list = append(list, s.warden.shown(p))
 	}
 	slices.SortFunc(list, func(a, b Conversation) int {
 		if c := b.LastAt.Compare(a.LastAt); c != 0 {

@@ -32,12 +32,13 @@ type room struct {
 	dropped atomic.Uint64 // incoming events that found the queue full
 	refused atomic.Uint64 // incoming events that only this node refused
 
-	mu      sync.RWMutex // guards row, state, roster, tracker, modded
+	mu      sync.RWMutex // guards row, state, roster, tracker, modded, ledger
 	row     roomRow
 	state   stateRow
 	roster  *roster
 	tracker *tracker
 	modded  map[wire.EventID]struct{} // messages that have modifiers
+	ledger  *ledger                   // who is a member; nil in a public room
 
 	// Neighbours in the topic, and during which run they were seen; belong to the goroutine of Service.Run.
 	around   map[wire.DeviceID]bool
@@ -85,21 +86,25 @@ const (
 
 // openRoom reads a room's state.
 func (s *Service) openRoom(ctx context.Context, id wire.RoomID, row roomRow) (*room, error) {
-	keys, err := wire.DeriveRoomKeys(row.Secret)
-	if err != nil {
-		return nil, fmt.Errorf("opening a room: %w", err)
-	}
 	r := &room{
-		s: s, id: id, row: row, log: s.log,
+		s: s, id: id, row: row, private: row.Access == AccessPrivate, log: s.log,
 		incoming: make(chan incoming, s.cfg.Limits.IncomingQueue),
 		submits:  make(chan *Submission, s.cfg.Limits.SubmitQueue),
 		calls:    make(chan func(), callQueue),
 		limiter:  newLimiter(s.cfg.Limits),
 	}
+	var err error
 	if r.stream, err = s.store.Stream(ctx, "room/"+string(id[:])); err != nil {
 		return nil, fmt.Errorf("opening a room: %w", err)
 	}
-	r.ring.Store(&[]*epoch{{keys: keys}})
+	r.ring.Store(&[]*epoch{})
+	if !r.private {
+		keys, err := wire.DeriveRoomKeys(row.Secret)
+		if err != nil {
+			return nil, fmt.Errorf("opening a room: %w", err)
+		}
+		r.ring.Store(&[]*epoch{{keys: keys}})
+	}
 	r.pub = newPublisher(r)
 	if err := r.load(ctx); err != nil {
 		return nil, fmt.Errorf("opening a room: %w", err)
@@ -117,6 +122,11 @@ func (r *room) load(ctx context.Context) error {
 	}
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
+	}
+	if r.private {
+		if err := r.loadPrivate(ctx); err != nil {
+			return err
+		}
 	}
 	ros, err := r.loadRoster(ctx)
 	if err != nil {

@@ -149,6 +149,7 @@ const (
 const (
 	indexBackDated uint8 = 1 << iota
 	indexRefused
+	indexVoid // its author was no member: see room.judge
 )
 
 // indexRow finds an event's record. Encoding: version, kind, record flags, index flags, clock 8,

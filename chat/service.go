@@ -27,6 +27,7 @@ type Service struct {
 	early    *earlyEvents
 	dialogs  *dialogs
 	syncer   *syncer
+	warden   *warden
 
 	boxes atomic.Int64 // own mailboxes
 	left  atomic.Bool  // the own records lie in the lookup table
@@ -94,6 +95,9 @@ func (s *Service) loadAll(ctx context.Context) error {
 		return err
 	}
 	if s.syncer, err = newSyncer(s); err != nil {
+		return err
+	}
+	if s.warden, err = newWarden(ctx, s); err != nil {
 		return err
 	}
 	if s.dialogs, err = newDialogs(ctx, s); err != nil {
@@ -168,6 +172,7 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	s.running.Go(func() { s.dialogs.run(ctx) })  // ends with ctx; waited for below
 	s.running.Go(func() { s.announceSelf(ctx) }) // likewise
+	s.running.Go(func() { s.warden.run(ctx) })   // likewise
 	if s.cfg.Relays != nil {
 		s.running.Go(func() { s.collectMail(ctx) }) // likewise
 	}
@@ -321,6 +326,9 @@ func (s *Service) joinedRooms() []*room {
 // joinedRoom returns a joined room, or ErrNotJoined.
 func (s *Service) joinedRoom(id wire.RoomID) (*room, error) {
 	r := s.roomByID(id)
+	if (r == nil || !r.joined()) && s.warden.pendingRoom(id) != nil {
+		return nil, fmt.Errorf("%w: you are waiting to be admitted to that room", ErrConflict)
+	}
 	if r == nil || !r.joined() {
 		return nil, ErrNotJoined
 	}
@@ -333,6 +341,9 @@ func (s *Service) knownRoom(t Target) (*room, error) {
 		return nil, fmt.Errorf("%w: not a room", ErrBadRequest)
 	}
 	r := s.roomByID(*t.Room)
+	if r == nil && s.warden.pendingRoom(*t.Room) != nil {
+		return nil, fmt.Errorf("%w: you are waiting to be admitted to that room", ErrConflict)
+	}
 	if r == nil {
 		return nil, fmt.Errorf("room: %w", ErrNotFound)
 	}

@@ -95,6 +95,9 @@ func (s *Service) Send(ctx context.Context, req SendRequest) (Message, error) {
 
 func (s *Service) submitRoom(ctx context.Context, req SendRequest) (*Submission, error) {
 	r, err := s.joinedRoom(*req.Target.Room)
+	if err == nil {
+		err = r.awaitKey(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -404,15 +407,21 @@ func (r *room) compose(c *chain, one said, now time.Time) (arrival, error) {
 	if err != nil {
 		return arrival{}, err
 	}
+	e := r.current()
+	if r.private {
+		if e, err = r.placeNext(c, one.kind); err != nil {
+			return arrival{}, err
+		}
+	}
 	h := wire.Header{
 		Kind: one.kind, Room: r.id, Certificate: cert, HLC: wire.Next(now, c.clock, c.clocks...),
-		DeviceSeq: c.seq + 1, Previous: c.previous, Parents: c.parents, Ref: one.ref,
+		DeviceSeq: c.seq + 1, Previous: c.previous, Parents: c.parents, Ref: one.ref, Epoch: e.number,
 	}
 	ev, err := wire.NewEvent(h, one.content, r.s.cfg.Device.PrivateKey(), r.s.cfg.Rand)
 	if err != nil {
 		return arrival{}, err
 	}
-	sealed, err := r.keys().Seal(ev)
+	sealed, err := e.keys.Seal(ev)
 	if err != nil {
 		return arrival{}, err
 	}

@@ -61,7 +61,6 @@ type CreateRoomRequest struct {
 type PolicyRequest struct {
 	Target  string `json:"target"`
 	History string `json:"history,omitempty"` // none or all
-	Post    string `json:"post,omitempty"`    // the lowest role that may write
 	Invite  string `json:"invite,omitempty"`  // the lowest role that may admit others
 }
 
