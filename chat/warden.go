@@ -29,6 +29,7 @@ type warden struct {
 	due      map[wire.RoomID]time.Time // since when a change of the key is due
 	greetAt  time.Time
 	askTurns map[wire.RoomID]int
+	wants    map[wire.RoomID]*wanted
 }
 
 // pendingRow is an invite that was accepted here and waits for somebody to admit this user.
@@ -56,7 +57,8 @@ const (
 
 	wardenEvery = time.Second
 	// askPause is the pause between two requests for what a room lacks.
-	askPause = 15 * time.Second
+	askPause    = 15 * time.Second
+	maxAskPause = time.Hour
 	// greetPause is the pause between two greetings of the devices that an invite names.
 	greetPause = 20 * time.Second
 	// turnPause is how long each admin leaves a due change of the key to those before.
@@ -83,7 +85,7 @@ func newWarden(ctx context.Context, s *Service) (*warden, error) {
 	w := &warden{
 		s: s, wake: make(chan struct{}, 1), pending: make(map[wire.RoomID]*pendingRow),
 		asked: make(map[wire.RoomID]time.Time), lacking: make(map[wire.RoomID]time.Time), due: make(map[wire.RoomID]time.Time),
-		askTurns: make(map[wire.RoomID]int),
+		askTurns: make(map[wire.RoomID]int), wants: make(map[wire.RoomID]*wanted),
 	}
 	for kv, err := range s.store.ScanBucket(ctx, bucketPending, nil) {
 		if err != nil {
@@ -294,10 +296,8 @@ func (w *warden) lookAfter(ctx context.Context, r *room) error {
 	} else if w.lacking[r.id].IsZero() {
 		w.lacking[r.id] = now
 	}
-	if !held || len(m.Missing) > 0 {
-		if err := w.ask(ctx, r, m, held); err != nil {
-			return err
-		}
+	if err := w.ask(ctx, r, m, held); err != nil {
+		return err
 	}
 	return w.changeKey(ctx, r, m, held)
 }
@@ -513,21 +513,14 @@ func (w *warden) handSecret(ctx context.Context, r *room, to wire.AccountID, num
 
 // handSecrets gives a member the newest secret that is held, and those before it that the member may have.
 func (w *warden) handSecrets(ctx context.Context, r *room, m *membership, to wire.AccountID) error {
-	spells := m.Spells[to]
-	if m.role(to) == 0 || len(spells) == 0 {
+	if m.role(to) == 0 {
 		return nil
 	}
-	from := spells[len(spells)-1].From
-	if !m.Policy.ShareHistory {
-		// The key that was newest when the account was added is changed for its sake.
+	for _, e := range slices.Backward(r.active()) {
 		r.mu.Lock()
-		from = r.ledger.firstFor(m, to)
+		may := r.ledger.mayHold(m, to, e.keys.Topic)
 		r.mu.Unlock()
-	} else {
-		from = 0
-	}
-	for _, e := range slices.Backward(r.epochs()) {
-		if e.number < from {
+		if !may {
 			continue
 		}
 		row, err := r.epochRow(ctx, e.keys.Topic)
@@ -546,14 +539,41 @@ func (w *warden) handSecrets(ctx context.Context, r *room, m *membership, to wir
 	return nil
 }
 
-// firstFor returns the number of the first epoch whose announcement knows of an account's membership.
-func (l *ledger) firstFor(m *membership, a wire.AccountID) uint32 {
-	for i := len(m.Epochs) - 1; i >= 0; i-- {
-		if l.past(m.Epochs[i].Event).role(a) == 0 {
-			return m.Epochs[i].Number + 1
+// mayHold says whether a member may be given the secret of an epoch: if the room shares its history, any;
+// otherwise those by whose announcement it was a member.
+func (l *ledger) mayHold(m *membership, a wire.AccountID, topic wire.TopicKey) bool {
+	e, ok := m.Announced[topic]
+	return ok && m.role(a) != 0 && (m.Policy.ShareHistory || l.past(e.Event).role(a) != 0)
+}
+
+// wanted is what a room lacks of the secrets that this user may hold, as of a membership.
+type wanted struct {
+	of     *membership
+	held   int
+	topics int
+	tries  int
+}
+
+// lacks counts the secrets that this user may hold and does not. It is worked out anew only when
+// something changed.
+func (w *warden) lacks(r *room, m *membership) *wanted {
+	old := w.wants[r.id]
+	if old != nil && old.of == m && old.held == len(r.epochs()) {
+		return old
+	}
+	n := &wanted{of: m, held: len(r.epochs())}
+	if old != nil && old.held == n.held {
+		n.tries = old.tries
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for topic, a := range m.Announced {
+		if newest := m.newest().Number; a.Number+maxActive > newest && r.epochOf(topic) == nil && r.ledger.mayHold(m, w.s.self.account, topic) {
+			n.topics++
 		}
 	}
-	return 0
+	w.wants[r.id] = n
+	return n
 }
 
 // send queues a message that only the other node sees; it is repeated until it is acknowledged.
@@ -565,10 +585,19 @@ func (w *warden) send(ctx context.Context, to wire.AccountID, body wire.DMBody) 
 	return w.s.dialogs.do(ctx, func() error { return w.s.dialogs.whisperBody(ctx, to, body.DMKind(), content) })
 }
 
-// ask asks a member with the right for what the room lacks, one after the other.
+// ask asks members with the right for what the room lacks, one after the other; for what is not urgent
+// ever more rarely, since nobody may have it.
 func (w *warden) ask(ctx context.Context, r *room, m *membership, held bool) error {
 	now := time.Now()
-	if now.Sub(w.asked[r.id]) < askPause {
+	lack := w.lacks(r, m)
+	if held && len(m.Missing) == 0 && lack.topics == 0 {
+		return nil
+	}
+	pause := askPause
+	if held && len(m.Missing) == 0 {
+		pause = min(askPause<<min(lack.tries, 10), maxAskPause)
+	}
+	if now.Sub(w.asked[r.id]) < pause {
 		return nil
 	}
 	var helpers []wire.AccountID
@@ -584,7 +613,11 @@ func (w *warden) ask(ctx context.Context, r *room, m *membership, held bool) err
 	w.askTurns[r.id]++
 	to := helpers[w.askTurns[r.id]%len(helpers)]
 	w.asked[r.id] = now
-	body := &wire.RoomWantedBody{Room: r.id, IDs: m.Missing[:min(len(m.Missing), wire.MaxRoomLogEvents)], Secrets: !held}
+	lack.tries++
+	body := &wire.RoomWantedBody{Room: r.id, IDs: m.Missing[:min(len(m.Missing), wire.MaxRoomLogEvents)], Secrets: lack.topics > 0}
+	if !body.Secrets && len(body.IDs) == 0 {
+		return nil
+	}
 	return w.send(ctx, to, body)
 }
 
