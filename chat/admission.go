@@ -298,7 +298,7 @@ func (w *warden) tryEnter(ctx context.Context, p *pendingRow) error {
 	for topic, row := range handed {
 		if fits(m, topic, row) {
 			b.Put(bucketEpochs, joinKey(p.room[:], topic[:]), encodeRow(epochRow{Version: rowVersion, Number: row.Number, Secret: row.Secret}))
-			b.Delete(bucketHanded, joinKey(p.room[:], topic[:]))
+			b.Delete(bucketSecrets, joinKey(p.room[:], topic[:]))
 			newest = newest || topic == m.newest().Topic
 		}
 	}
@@ -325,19 +325,19 @@ func (w *warden) tryEnter(ctx context.Context, p *pendingRow) error {
 
 // fits says whether a secret that was handed over is that of an announced epoch, and came from somebody
 // with the right to hand it over.
-func fits(m *membership, topic wire.TopicKey, row handedRow) bool {
+func fits(m *membership, topic wire.TopicKey, row secretRow) bool {
 	a, ok := m.Announced[topic]
 	return ok && a.Number == row.Number && (m.mayAdd(row.From) || m.role(row.From) != 0 && a.Author == row.From)
 }
 
 // handed reads the secrets of a room that wait to be checked.
-func (w *warden) handed(ctx context.Context, room wire.RoomID) (map[wire.TopicKey]handedRow, error) {
-	list := make(map[wire.TopicKey]handedRow)
-	for kv, err := range w.s.store.ScanBucket(ctx, bucketHanded, room[:]) {
+func (w *warden) handed(ctx context.Context, room wire.RoomID) (map[wire.TopicKey]secretRow, error) {
+	list := make(map[wire.TopicKey]secretRow)
+	for kv, err := range w.s.store.ScanBucket(ctx, bucketSecrets, room[:]) {
 		if err != nil {
 			return nil, err
 		}
-		row, err := decodeRow[handedRow]("handed-over key", kv.Value)
+		row, err := decodeRow[secretRow]("handed-over key", kv.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -364,7 +364,7 @@ func (w *warden) unstash(ctx context.Context, r *room) error {
 			}
 		}
 		var b storage.Batch
-		b.Delete(bucketHanded, joinKey(r.id[:], topic[:]))
+		b.Delete(bucketSecrets, joinKey(r.id[:], topic[:]))
 		if _, err := w.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
 			return w.s.storeError(err)
 		}
@@ -533,11 +533,11 @@ func (w *warden) stash(ctx context.Context, from wire.AccountID, b *wire.RoomSec
 	var batch storage.Batch
 	if _, ok := handed[keys.Topic]; !ok && len(handed) >= maxHanded {
 		for topic := range handed { // nobody with the right hands over so many that do not fit
-			batch.Delete(bucketHanded, joinKey(b.Room[:], topic[:]))
+			batch.Delete(bucketSecrets, joinKey(b.Room[:], topic[:]))
 			break
 		}
 	}
-	batch.Put(bucketHanded, joinKey(b.Room[:], keys.Topic[:]), encodeRow(handedRow{Version: rowVersion, Number: b.Epoch, Secret: b.Secret, From: from}))
+	batch.Put(bucketSecrets, joinKey(b.Room[:], keys.Topic[:]), encodeRow(secretRow{Version: rowVersion, Number: b.Epoch, Secret: b.Secret, From: from}))
 	_, err = w.s.store.Commit(ctx, &batch, storage.Durable)
 	return w.s.storeError(err)
 }

@@ -285,7 +285,7 @@ func (r *room) changeMember(ctx context.Context, account wire.AccountID, req Mem
 		_, err = r.act(ctx, &wire.RoleBody{Account: account, Role: role}, nil)
 		return err
 	case MemberRemove, MemberBan:
-		return r.remove(ctx, m, account, req)
+		return r.expel(ctx, m, account, req)
 	case MemberUnban:
 		if own < wire.RoleModerator {
 			return fmt.Errorf("%w: only moderators take a ban back", ErrDenied)
@@ -299,8 +299,8 @@ func (r *room) changeMember(ctx context.Context, account wire.AccountID, req Mem
 	return fmt.Errorf("%w: unknown action %.40q", ErrBadRequest, req.Action)
 }
 
-// remove takes somebody out, with a new key for those who remain, and bans them if that is asked for.
-func (r *room) remove(ctx context.Context, m *membership, account wire.AccountID, req MemberChange) error {
+// expel takes somebody out, with a new key for those who remain, and bans them if that is asked for.
+func (r *room) expel(ctx context.Context, m *membership, account wire.AccountID, req MemberChange) error {
 	name := r.nick(account).Nick
 	if account == r.s.self.account {
 		return fmt.Errorf("%w: leave the room instead", ErrBadRequest)

@@ -410,7 +410,10 @@ func (r *room) reconsider(ctx context.Context, accounts map[wire.AccountID]bool)
 	}
 	r.mu.Unlock()
 	r.putState(&b)
-	return commit()
+	if err := commit(); err != nil {
+		return err
+	}
+	return r.recount(ctx)
 }
 
 // turn makes an event count, or not count any more.

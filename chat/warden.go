@@ -52,8 +52,8 @@ const (
 	bucketPending = "pending"
 	// bucketRoomMail is the warden's inbox: room, sender, message id: kind, body.
 	bucketRoomMail = "roommail"
-	// bucketHanded holds secrets that cannot be checked yet: room, topic key: handedRow.
-	bucketHanded = "handed"
+	// bucketSecrets holds secrets that cannot be checked yet: room, topic key: secretRow.
+	bucketSecrets = "roomsecrets"
 
 	wardenEvery = time.Second
 	// askPause is the pause between two requests for what a room lacks.
@@ -73,8 +73,8 @@ const (
 	logChunk = 32 << 10
 )
 
-// handedRow is a secret that somebody handed over.
-type handedRow struct {
+// secretRow is a secret that somebody handed over.
+type secretRow struct {
 	Version int             `json:"v"`
 	Number  uint32          `json:"number"`
 	Secret  wire.RoomSecret `json:"secret"`
