@@ -345,7 +345,7 @@ func (d *dialogs) whisperBody(ctx context.Context, account wire.AccountID, kind 
 		return err
 	}
 	var b storage.Batch
-	return d.whisperWith(ctx, &b, g, kind, nil)
+	return d.whisperWith(ctx, &b, g, kind, body)
 }
 
 // whisperWith is whisper with a body, in one transaction with what b holds.

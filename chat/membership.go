@@ -223,9 +223,6 @@ func (m *membership) inviteRole() wire.Role {
 	return wire.RoleAdmin
 }
 
-// postRole is the lowest role that may post.
-func (m *membership) postRole() wire.Role { return max(m.Policy.PostRole, wire.RoleMember) }
-
 // mayAdd says whether an account may add members.
 func (m *membership) mayAdd(a wire.AccountID) bool { return m.role(a) >= m.inviteRole() }
 

@@ -348,6 +348,9 @@ func (p *publisher) publish(ctx context.Context, o outgoing) error {
 		pctx, cancel := context.WithTimeout(ctx, publishTimeout)
 		err = r.s.cfg.Gossip.Publish(pctx, o.topic, rec.Value)
 		cancel()
+		if err != nil && ctx.Err() == nil && o.topic != r.keys().Topic {
+			err = nil // nobody listens to an older key any more: sync and the hand-over of the new one bring it
+		}
 	}
 	if err != nil {
 		if ctx.Err() == nil {

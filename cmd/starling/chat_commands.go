@@ -48,7 +48,7 @@ func chatCommands() map[string]chatCommand {
 		"unban":     {"/unban @NAME", "take a ban back", 1, membership(api.MemberUnban)},
 		"op":        {"/op @NAME [moderator|admin|owner]", "give a role in a private room", 1, (*lineChat).op},
 		"deop":      {"/deop @NAME", "take the role back", 1, (*lineChat).deop},
-		"policy":    {"/policy history none|all, post ROLE, invite ROLE", "change what a private room allows", 2, (*lineChat).policy},
+		"policy":    {"/policy history none|all, invite ROLE", "change what a private room allows", 2, (*lineChat).policy},
 		"mute":      {"/mute", "this conversation does not notify", 0, muting(true)},
 		"unmute":    {"/unmute", "it does again", 0, muting(false)},
 		"read":      {"/read", "mark everything read", 0, (*lineChat).read},

@@ -143,8 +143,6 @@ func (l *lineChat) policy(ctx context.Context, args []string, _ string) error {
 	switch args[0] {
 	case "history":
 		req.History = args[1]
-	case "post":
-		req.Post = args[1]
 	case "invite":
 		req.Invite = args[1]
 	default:

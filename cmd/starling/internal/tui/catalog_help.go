@@ -54,7 +54,7 @@ var helpPhrases = map[string][2]string{
 	"cmd kick":     {"/kick @who [reason]\ttake somebody out of a private room", "/kick @某人 [原因]\t将某人移出私有房间"},
 	"cmd ban":      {"/ban @who [reason], /unban @who\tlet nobody admit them again", "/ban @某人 [原因]、/unban @某人\t禁止再次加入"},
 	"cmd op":       {"/op @who [moderator|admin|owner], /deop @who\tgive a role in a private room, or take it back", "/op @某人 [moderator|admin|owner]、/deop @某人\t在私有房间授予或收回角色"},
-	"cmd policy":   {"/policy [history none|all, post ROLE, invite ROLE]\twhat newcomers see; who may write and admit others", "/policy [history none|all、post 角色、invite 角色]\t新成员能看到什么；谁能发言和邀请"},
+	"cmd policy":   {"/policy [history none|all, invite ROLE]\twhat newcomers see; who may admit others", "/policy [history none|all、invite 角色]\t新成员能看到什么；谁能邀请"},
 	"cmd contact":  {"/contact [add|accept|reject|rename|block|unblock|remove @who [name]]\tpeople you know; alone: the list, with requests", "/contact [add|accept|reject|rename|block|unblock|remove @某人 [名称]]\t联系人；不带参数则列出，含请求"},
 	"cmd accept":   {"/accept [@who]\tanswer a contact request", "/accept [@某人]\t接受联系请求"},
 	"cmd reject":   {"/reject [@who]\tdrop a contact request", "/reject [@某人]\t丢弃联系请求"},

@@ -131,8 +131,6 @@ func (m *model) cmdPolicy(args string) tea.Cmd {
 	switch what, value, _ := strings.Cut(args, " "); what {
 	case "history":
 		req.History = strings.TrimSpace(value)
-	case "post":
-		req.Post = strings.TrimSpace(value)
 	case "invite":
 		req.Invite = strings.TrimSpace(value)
 	default:
