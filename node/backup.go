@@ -25,6 +25,14 @@ func BackupStore(ctx context.Context, cfg Config, history bool) (out api.Backup,
 	return out, err
 }
 
+// Purge implements apiserver.Maintenance.
+func (n *Node) Purge(ctx context.Context) error { return n.store.Purge(ctx) }
+
+// PurgeStore is Purge of a node that does not run.
+func PurgeStore(ctx context.Context, cfg Config) error {
+	return withStore(ctx, cfg, func(store *storage.Store) error { return store.Purge(ctx) })
+}
+
 // RestoreStore fills the store of a node that has never run. Sections that foreign names are not chat's and
 // are left alone; an error that matches backup.ErrNewer names one that nobody knows.
 func RestoreStore(ctx context.Context, cfg Config, sections []backup.Section, foreign func(name string) bool) error {

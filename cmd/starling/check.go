@@ -42,6 +42,39 @@ func (a *app) checkCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) purgeCommand() *cobra.Command {
+	var f startFlags
+	cmd := &cobra.Command{
+		Use: "purge", Short: "Take what was deleted off the disk now", Args: noArgs,
+		Long: "Rewrite the store, so that the texts of deleted messages and whatever else was replaced leave its\n" +
+			"files, and erase the keys of what cannot be rewritten. It takes as long as copying the store.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if a.global.timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, a.global.timeout)
+				defer cancel()
+			}
+			c := a.client()
+			defer c.Close()
+			err := c.Purge(ctx)
+			var e *api.Error
+			if errors.As(err, &e) && e.Code == api.CodeNotRunning {
+				var cfg node.Config
+				if cfg, _, err = a.nodeConfig(f, false, slog.LevelWarn); err == nil {
+					err = node.PurgeStore(ctx, cfg)
+				}
+			}
+			if err == nil {
+				a.note("what was deleted is off the disk; copies elsewhere and flash storage may still have it")
+			}
+			return err
+		},
+	}
+	keyFlags(cmd.Flags(), &f)
+	return cmd
+}
+
 func (a *app) checkOffline(ctx context.Context, f startFlags) (api.CheckReport, error) {
 	cfg, _, err := a.nodeConfig(f, false, slog.LevelWarn)
 	if err != nil {

@@ -45,6 +45,7 @@
 //	GET    /v1/settings?key=                      Setting
 //	PUT    /v1/settings                           Setting             small front-end state: drafts, theme, language
 //	POST   /v1/check                              CheckReport         verifies the store
+//	POST   /v1/purge                              rewrites the store without what was deleted
 //	POST   /v1/backup                             BackupRequest       -> Backup, with the secrets of rooms
 //	GET    /v1/events?since=                      server-sent events, data is Event, id is the cursor
 //	GET    /v1/openapi.json

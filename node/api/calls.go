@@ -56,6 +56,17 @@ func (c *Client) Check(ctx context.Context) (CheckReport, error) {
 	return fetch[CheckReport](ctx, c, http.MethodPost, "/v1/check", nil, nil)
 }
 
+// Purge makes the node rewrite its store, so that what was deleted leaves its files now. Without a deadline in
+// ctx it may take minutes.
+func (c *Client) Purge(ctx context.Context) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 30*time.Minute)
+		defer cancel()
+	}
+	return c.call(ctx, http.MethodPost, "/v1/purge", nil, nil, nil)
+}
+
 // Backup returns what a backup of this node holds besides the account: contacts, the secrets of rooms,
 // settings, and the direct messages if history is wanted. Without a deadline in ctx it may take minutes.
 func (c *Client) Backup(ctx context.Context, history bool) (Backup, error) {

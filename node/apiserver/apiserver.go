@@ -43,6 +43,8 @@ type Maintenance interface {
 	Check(ctx context.Context) (api.CheckReport, error)
 	// Backup returns what a backup holds besides the account.
 	Backup(ctx context.Context, history bool) (api.Backup, error)
+	// Purge rewrites the store without what was deleted from it.
+	Purge(ctx context.Context) error
 }
 
 // Config is what a [Server] is made of.

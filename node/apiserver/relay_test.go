@@ -45,7 +45,9 @@ func (n *fakeNode) Ping(_ context.Context, peer string) (api.PingResult, error) 
 	}
 	return n.ping(peer)
 }
-func (n *fakeNode) Stop()                                            { close(n.stopped) }
+func (n *fakeNode) Stop()                       { close(n.stopped) }
+func (n *fakeNode) Purge(context.Context) error { return nil }
+
 func (n *fakeNode) Backup(context.Context, bool) (api.Backup, error) { return api.Backup{}, nil }
 
 func (n *fakeNode) Check(context.Context) (api.CheckReport, error) {
@@ -249,7 +251,7 @@ func TestOpenAPI(t *testing.T) {
 		"GET /v1/invites", "GET /v1/me", "GET /v1/members", "GET /v1/messages", "GET /v1/messages/{id}",
 		"GET /v1/outbox", "GET /v1/peers", "GET /v1/retention", "GET /v1/search", "GET /v1/settings", "GET /v1/status", "GET /v1/verification",
 		"POST /v1/backup", "POST /v1/batch", "POST /v1/bundle", "POST /v1/check", "POST /v1/contacts", "POST /v1/invites", "POST /v1/messages",
-		"POST /v1/ping", "POST /v1/private-rooms", "POST /v1/rooms", "POST /v1/stop", "POST /v1/typing",
+		"POST /v1/ping", "POST /v1/private-rooms", "POST /v1/purge", "POST /v1/rooms", "POST /v1/stop", "POST /v1/typing",
 		"PUT /v1/contacts", "PUT /v1/me/nick", "PUT /v1/members", "PUT /v1/mute", "PUT /v1/outbox", "PUT /v1/policy", "PUT /v1/read", "PUT /v1/retention", "PUT /v1/settings",
 		"PUT /v1/topic", "PUT /v1/verification",
 	}

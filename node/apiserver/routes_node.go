@@ -56,6 +56,9 @@ func (r router) node() {
 		s.cfg.Maintenance.Stop()
 		return nil
 	})
+	act(r, http.MethodPost, "/v1/purge", "purge", "Rewrite the store without what was deleted from it", func(ctx context.Context, _ *none) error {
+		return s.cfg.Maintenance.Purge(ctx)
+	})
 	answer(r, http.MethodPost, "/v1/backup", "backup", "What a backup holds besides the account", func(ctx context.Context, req *in[api.BackupRequest]) (api.Backup, error) {
 		return s.cfg.Maintenance.Backup(ctx, req.Body.History)
 	})
