@@ -155,8 +155,17 @@ func (s *Server) settle(ctx context.Context, p pending) (result api.SendResult, 
 		result.State, result.Error = api.StateFailed, s.explain("batch", err)
 		return result, ctx.Err() == nil
 	}
-	result.ID, result.State = m.ID.String(), string(m.State)
+	result.ID, result.State = m.ID.String(), answered(m.State)
 	return result, true
+}
+
+// answered is the state that an answer without a wait gives. A message that is queued already was
+// accepted a moment before; programs look for that word, which is the promise that it is durable.
+func answered(state chat.State) string {
+	if state == chat.StateQueued {
+		state = chat.StateAccepted
+	}
+	return string(state)
 }
 
 var errLongLine = fmt.Errorf("the line is longer than a message can be: %w", chat.ErrTooLarge)

@@ -90,7 +90,7 @@ func (s *Server) send(ctx context.Context, req api.SendRequest) (api.SendResult,
 	if err != nil {
 		return api.SendResult{}, err
 	}
-	result := api.SendResult{ClientID: req.ClientID, ID: m.ID.String(), State: string(m.State)}
+	result := api.SendResult{ClientID: req.ClientID, ID: m.ID.String(), State: answered(m.State)}
 	if wait == chat.StateAccepted {
 		return result, nil
 	}
