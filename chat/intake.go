@@ -64,7 +64,7 @@ func (r *room) open(sealed *wire.Sealed) arrival {
 
 // gatherTime is the least time between two batches of events: while events follow each other that
 // closely, they share verification and transaction. The first one after a lull waits for nothing.
-const gatherTime = 3 * time.Millisecond
+const gatherTime = 20 * time.Millisecond
 
 // receive takes an event from the queue with whatever waits behind it.
 func (r *room) receive(ctx context.Context, first incoming) {
