@@ -157,7 +157,7 @@ type Connections struct {
 type GossipLimits struct {
 	Queue         int // validation, outbound and subscription queues, each; all three must be equal
 	TopicsPerPeer int // subscriptions remembered for one peer
-	// Fanout is the largest number of peers that a topic's messages are pushed to. A laptop's 6 makes a
+	// Fanout is the largest number of peers that a topic's messages are pushed to. A laptop's 7 makes a
 	// mesh of four; a relay needs as many as it has leases.
 	Fanout int
 }
@@ -203,7 +203,7 @@ func LaptopLimits() Limits {
 		Protected:   64,
 		Discovery:   discovery.DefaultLimits(),
 		DirectQueue: 4 << 20,
-		Gossip:      GossipLimits{Queue: 4096, TopicsPerPeer: 512, Fanout: 6},
+		Gossip:      GossipLimits{Queue: 4096, TopicsPerPeer: 512, Fanout: 7},
 	}
 }
 

@@ -81,13 +81,13 @@ func decayPer(d time.Duration) float64 {
 	return pubsub.ScoreParameterDecayWithBase(d, scoreDecayInterval, scoreDecayToZero)
 }
 
-// meshParams returns gossipsub's parameters for a fan-out. Up to 6 they make a mesh of four, not of the
+// meshParams returns gossipsub's parameters for a fan-out. Up to 7 they make a mesh of four, not of the
 // library's six: copies are most of what a room costs, and whoever misses one is served by the author's
 // own flood, by gossip, or by sync (docs/adr/0014-small-mesh.md). A hub with a large fan-out keeps
 // everybody who grafts it in its mesh, and prunes nobody.
 func meshParams(fanout int) pubsub.GossipSubParams {
 	p := pubsub.DefaultGossipSubParams()
-	p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 4, 3, 6, 3, 1
+	p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 4, 4, 7, 3, 1
 	// Leaving a room and coming back is something people do; for the library's 10 s the old
 	// neighbours would refuse the newcomer.
 	p.UnsubscribeBackoff = 2 * time.Second
