@@ -82,7 +82,7 @@ func texts(t *testing.T, nd *chattest.Node, target chat.Target) []string {
 func messages(t *testing.T, nd *chattest.Node, target chat.Target) []chat.Message {
 	t.Helper()
 	var list []chat.Message
-	q := chat.HistoryQuery{Target: target, N: 1000}
+	q := chat.HistoryQuery{Target: target, N: 1000, Local: true} // nothing is fetched to be looked at
 	for {
 		page, err := nd.Service().History(t.Context(), q)
 		if err != nil {
