@@ -54,7 +54,8 @@ type gossip struct {
 	filter   *topicFilter
 	hooks    roomHooks
 	isRelay  func(peer.ID) bool
-	floods   bool // a relay's: what it forwards goes to every subscriber at once
+	inspect  func(map[peer.ID]float64) // is told everybody's score now and then, for tests
+	floods   bool                      // a relay's: what it forwards goes to every subscriber at once
 	// keep takes what a relay forwarded and checked, with who handed it over; nil keeps nothing.
 	keep func(s *wire.Sealed, from wire.DeviceID)
 	// admit bounds what a relay forwards; nil admits everything.
@@ -92,6 +93,7 @@ func newGossip(p *plan, self peer.ID) *gossip {
 		limits:   p.Limits.Gossip,
 		floods:   p.Relay != nil,
 		verifier: wire.NewVerifier(wire.VerifierLimits{Keys: verifiedTopics}),
+		inspect:  func(map[peer.ID]float64) {},
 		topics:   make(map[wire.TopicKey]*gossipTopic),
 	}
 	g.filter = newTopicFilter(g.limits.TopicsPerPeer)
@@ -126,6 +128,7 @@ func (g *gossip) run(ctx context.Context, h host.Host, ready func()) error {
 		pubsub.WithSubscriptionFilter(g.filter),
 		pubsub.WithDefaultValidator(g.validate, pubsub.WithValidatorInline(true)),
 		pubsub.WithRawTracer(&g.counters),
+		pubsub.WithPeerScoreInspect(g.inspect, scoreInspect),
 	)
 	if err != nil {
 		return fmt.Errorf("starting gossip: %w", err)

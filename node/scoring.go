@@ -40,6 +40,7 @@ const (
 
 	scoreDecayInterval = time.Second
 	scoreDecayToZero   = 0.01
+	scoreInspect       = time.Second
 	scoreRetain        = 30 * time.Minute // a reconnect does not wash off a bad score
 )
 
@@ -91,6 +92,8 @@ func meshParams(fanout int) pubsub.GossipSubParams {
 	// Leaving a room and coming back is something people do; for the library's 10 s the old
 	// neighbours would refuse the newcomer.
 	p.UnsubscribeBackoff = 2 * time.Second
+	// A mesh that is over its size keeps those who delivered, and none at random.
+	p.Dscore = p.D
 	if fanout > p.Dhi {
 		p.Dhi = fanout
 		p.D = fanout * 3 / 4
