@@ -313,6 +313,15 @@ func (s *Service) Stats() Stats {
 // maxProtected bounds the devices worth keeping connected.
 const maxProtected = 64
 
+// Owner says whose a device is and how that account is called here; false until the device has shown its
+// certificate, in a greeting or by an event of a room.
+func (s *Service) Owner(dev wire.DeviceID) (account wire.AccountID, name string, known bool) {
+	if account, known = s.people.account(dev); known {
+		name = s.nick(account).Nick
+	}
+	return account, name, known
+}
+
 // Protect lists the devices whose connections are worth keeping: contacts first, then members of
 // joined rooms, at most 64.
 func (s *Service) Protect() []wire.DeviceID {

@@ -457,5 +457,4 @@ type Stats struct {
 	Bytes        int64
 	Dropped      uint64 // incoming events that found a queue full; sync repairs them
 	Refused      uint64 // incoming events over an author's rate or of a blocked author
-	Skew         time.Duration
 }

@@ -35,6 +35,9 @@ func (n *Node) Doctor(ctx context.Context) (api.Doctor, error) {
 	}
 	checks := []api.Check{n.checkListening()}
 	checks = append(checks, DescribeNetwork(report)...)
+	if !slices.ContainsFunc(checks, func(c api.Check) bool { return c.Name == "clock" }) {
+		checks = append(checks, checkClock(time.Duration(st.ClockSkewMS)*time.Millisecond))
+	}
 	checks = append(checks, checkReservation(st), n.checkDiscovery(), checkPeers(st), n.checkLosses())
 	d := api.Doctor{Schema: api.Schema, OK: true, Checks: checks}
 	for _, c := range checks {

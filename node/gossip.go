@@ -51,6 +51,7 @@ type gossip struct {
 	limits   GossipLimits
 	counters gossipCounters
 	verifier *wire.Verifier // keeps the topics' keys prepared: half the cost of a verification
+	skew     skewMeter
 	filter   *topicFilter
 	hooks    roomHooks
 	isRelay  func(peer.ID) bool
@@ -189,6 +190,9 @@ func (g *gossip) validate(_ context.Context, from peer.ID, m *pubsub.Message) pu
 	case sealed.IsStub():
 		// Somebody cut the body off on the way; sync alone carries stubs.
 		return pubsub.ValidationIgnore
+	}
+	g.skew.observe(from, sealed.HLC.Time(), g.clock.Now())
+	switch {
 	case sealed.HLC.Time().After(g.clock.Now().Add(wire.MaxAhead)):
 		return pubsub.ValidationIgnore
 	}

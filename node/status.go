@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 
 	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/node/api"
 	"github.com/starling-chat/starling/node/apiserver"
 	"github.com/starling-chat/starling/storage"
@@ -44,6 +45,7 @@ func (n *Node) Status(context.Context) (api.Status, error) {
 		MemoryBytes:  memoryInUse(),
 		BytesIn:      n.bandwidth.in.Load(),
 		BytesOut:     n.bandwidth.out.Load(),
+		ClockSkewMS:  n.gossip.skew.ahead(n.plan.Clock.Now()).Milliseconds(),
 	}
 	if n.chat != nil {
 		st.Away.Mailboxes, st.Away.Findable = n.chat.Away()
@@ -126,6 +128,9 @@ func (n *Node) problems(st api.Status) []string {
 			out = append(out, fmt.Sprintf("relay %s: %s", r.PeerID, r.Error))
 		}
 	}
+	if c := checkClock(time.Duration(st.ClockSkewMS) * time.Millisecond); c.Status != checkOK {
+		out = append(out, c.Detail+"; "+c.Hint)
+	}
 	if down > 0 && down == len(st.Relays) {
 		out = append(out, "no relay can be reached: people behind other routers cannot reach you; try `starling doctor`")
 	}
@@ -157,6 +162,11 @@ func (n *Node) Peers(context.Context) ([]api.Peer, error) {
 			RTTMS:  milliseconds(n.host.Peerstore().LatencyEWMA(p)),
 			Relay:  n.isRelay(p),
 			Rooms:  rooms[p],
+		}
+		if dev, err := wire.DeviceFromPeerID([]byte(p)); err == nil && n.chat != nil {
+			if account, name, known := n.chat.Owner(dev); known {
+				entry.Account, entry.Nick = account.String(), name
+			}
 		}
 		if agent, err := n.host.Peerstore().Get(p, "AgentVersion"); err == nil {
 			if text, ok := agent.(string); ok {

@@ -166,10 +166,6 @@ func event(ev chat.Event) api.Event {
 	return out
 }
 
-// skewWorthTelling is how far this machine's clock may be off before its user should know: messages
-// further ahead than this wait at the others.
-const skewWorthTelling = 2 * time.Minute
-
 // overlay adds to the node's status what the chat service knows.
 func overlay(st *api.Status, svc *chat.Service) {
 	me, stats := svc.Me(), svc.Stats()
@@ -179,13 +175,9 @@ func overlay(st *api.Status, svc *chat.Service) {
 		State:     strings.ReplaceAll(stats.StorageState, "-", "_"),
 		FreeBytes: stats.FreeBytes, Messages: stats.Messages, Bytes: stats.Bytes,
 	}
-	st.ClockSkewMS = stats.Skew.Milliseconds()
 	st.Problems = slices.Concat(diskProblems(st.Storage), st.Problems)
 	for _, target := range stats.Split {
 		st.Problems = append(st.Problems, "some members of "+api.Escape(target)+" are in another part of the network: what they say comes late, by comparing; joining them is under way, a relay that both sides know helps")
-	}
-	if skew := stats.Skew.Abs(); skew > skewWorthTelling {
-		st.Problems = append(st.Problems, fmt.Sprintf("your clock and those of others differ by about %s: set this machine's time", skew.Round(time.Minute)))
 	}
 }
 
