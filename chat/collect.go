@@ -17,6 +17,8 @@ import (
 const (
 	// collectEvery is how often mailboxes are looked into, with a random spread of a fifth.
 	collectEvery = 5 * time.Minute
+	// mailPause is the least time between two looks because a contact came back.
+	mailPause = 5 * time.Second
 	// collectAgain is the pause after a look that left something which another look may open.
 	collectAgain = 15 * time.Second
 	// maxCollectRelays bounds the relays that are asked. Besides those of the own record there are such

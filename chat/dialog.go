@@ -28,6 +28,7 @@ type dialogs struct {
 	wake    chan struct{}
 	// mailWake makes the own mailboxes be looked into now; capacity 1.
 	mailWake chan struct{}
+	looked   time.Time     // when somebody who came made the mailboxes be looked into
 	ended    chan struct{} // closed when run has returned
 
 	mu        sync.RWMutex // guards byAccount, byStream, live, and of each dialog: row, modded, and the length of out

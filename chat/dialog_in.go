@@ -571,6 +571,14 @@ func (d *dialogs) peerChanged(ctx context.Context, p peerChange) {
 	if g == nil {
 		return
 	}
+	if p.was == PathNone && p.path != PathNone && time.Since(d.looked) > mailPause {
+		// What they could not bring may lie in a mailbox, and is not sent again for a while.
+		d.looked = time.Now()
+		select {
+		case d.mailWake <- struct{}{}:
+		default: // one is under way
+		}
+	}
 	if p.path == PathRelayed && p.was != PathNone {
 		for _, o := range g.out {
 			if o.row.State == StateSent || o.row.State == StateQueued {

@@ -58,6 +58,13 @@ type Direct interface {
 	Hint(to wire.DeviceID, addrs []string)
 }
 
+// Prober is what a [Direct] may be besides: it can find out whether the connections to a device still work,
+// and end those that do not.
+type Prober interface {
+	// Probe begins to ask, and returns at once. It is called when something that was sent is not answered.
+	Probe(to wire.DeviceID)
+}
+
 // Directory finds devices by a 32-byte rendezvous key in whatever lookup the node has (a DHT).
 type Directory interface {
 	// Announce keeps this device findable under key until ctx ends.

@@ -368,6 +368,9 @@ func (d *dialogs) dispatch(ctx context.Context, g *dialog, work []outWork) {
 	}
 	for _, dev := range order {
 		sent := list[dev]
+		if slices.ContainsFunc(sent, func(o *outgoingDM) bool { return o.sends > 1 }) {
+			d.s.doubt(dev)
+		}
 		queued := d.s.links.sendAll(dev, frames[dev], func(err error) {
 			d.later(func() { d.sent(ctx, g, sent, err) })
 		})
@@ -377,6 +380,13 @@ func (d *dialogs) dispatch(ctx context.Context, g *dialog, work []outWork) {
 				o.next = g.nextTry
 			}
 		}
+	}
+}
+
+// doubt has the connections to a device asked whether they still work: something was not answered.
+func (s *Service) doubt(dev wire.DeviceID) {
+	if p, ok := s.cfg.Direct.(Prober); ok {
+		p.Probe(dev)
 	}
 }
 

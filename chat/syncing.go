@@ -184,6 +184,7 @@ func (n *session) begin(ctx context.Context, dev wire.DeviceID) (*roomsync.Repor
 	st, err := y.s.cfg.Direct.Open(octx, dev, roomsync.Protocol)
 	cancel()
 	if err != nil {
+		y.s.doubt(dev)
 		return nil, fmt.Errorf("opening a stream for sync: %w", err)
 	}
 	n.st = st

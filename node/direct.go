@@ -249,6 +249,11 @@ func (d *direct) Path(to wire.DeviceID) chat.Path { return d.paths.of(peer.ID(to
 // Hint implements chat.Direct.
 func (d *direct) Hint(to wire.DeviceID, addrs []string) { d.hint(peer.ID(to.PeerID()), addrs) }
 
+var _ chat.Prober = (*direct)(nil)
+
+// Probe implements chat.Prober.
+func (d *direct) Probe(to wire.DeviceID) { d.paths.mark(peer.ID(to.PeerID()), markAll) }
+
 // serve reads another device's stream and hands its frames on, in order, until it ends.
 func (d *direct) serve(s network.Stream) {
 	if err := d.read(s); err != nil {

@@ -192,8 +192,7 @@ func (g *gossip) validate(_ context.Context, from peer.ID, m *pubsub.Message) pu
 		return pubsub.ValidationIgnore
 	}
 	g.skew.observe(from, sealed.HLC.Time(), g.clock.Now())
-	switch {
-	case sealed.HLC.Time().After(g.clock.Now().Add(wire.MaxAhead)):
+	if sealed.HLC.Time().After(g.clock.Now().Add(wire.MaxAhead)) {
 		return pubsub.ValidationIgnore
 	}
 	m.ValidatorData = sealed

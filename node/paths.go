@@ -146,6 +146,9 @@ func (t *paths) run(ctx context.Context) error {
 			}
 		case r := <-t.results:
 			delete(t.asking, r.conn)
+			if relay, ok := relayOf(r.conn.RemoteMultiaddr()); ok && !r.alive {
+				t.mark(relay, markAll)
+			}
 			t.settled(r, settle)
 		case <-timer.C:
 		}
@@ -278,6 +281,19 @@ func connPath(c network.Conn) chat.Path {
 func isCircuit(a ma.Multiaddr) bool {
 	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
 	return err == nil
+}
+
+// relayOf returns the relay that a circuit runs over.
+func relayOf(a ma.Multiaddr) (peer.ID, bool) {
+	if !isCircuit(a) {
+		return "", false
+	}
+	text, err := a.ValueForProtocol(ma.P_P2P) // the first one is the relay's
+	if err != nil {
+		return "", false
+	}
+	p, err := peer.Decode(text)
+	return p, err == nil
 }
 
 func pathRank(p chat.Path) int {

@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,39 @@ func TestChurn(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		n.Nodes[3].Say(rooms[3], "four")
 		everybodyHas(t, n, n.Nodes[:3], rooms[:3], []string{"one", "two", "three", "four"}, 30*time.Second)
+		n.Stop()
+	})
+}
+
+// After the only relay restarts, all of its clients are back within a minute and a half, and nobody is turned
+// away because all come at once.
+func TestRelayRestartBringsAllBack(t *testing.T) {
+	clients := 24
+	if os.Getenv("STARLING_FULL") != "" {
+		clients = 200
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := Start(t, Options{Nodes: clients, Relays: 1})
+		rooms := joinAll(n.Nodes, "lobby")
+		attached := func(want bool) func() bool {
+			return func() bool {
+				for _, l := range n.Nodes {
+					st, err := l.Status(t.Context())
+					if err != nil || len(st.Relays) != 1 || st.Relays[0].Connected != want || (st.Relays[0].Topics > 0) != want {
+						return false
+					}
+				}
+				return true
+			}
+		}
+		n.Eventually(time.Minute, "everybody is attached", attached(true))
+		n.Relays[0].Stop()
+		n.Eventually(time.Minute, "everybody has noticed", attached(false))
+		n.Relays[0].Start()
+		took := n.Eventually(90*time.Second, "everybody is attached again", attached(true))
+		t.Logf("%d clients are back after %s", clients, took)
+		n.Nodes[0].Say(rooms[0], "back")
+		everybodyHas(t, n, n.Nodes, rooms, []string{"back"}, 10*time.Second)
 		n.Stop()
 	})
 }
