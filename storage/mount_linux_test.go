@@ -171,7 +171,11 @@ func childFullDisk(ctx context.Context, dir string) error {
 	if err := refuse(); err != nil {
 		return fmt.Errorf("writing to a full disk: %w", err)
 	}
-	s.Close() // cannot leave a clean state file behind
+	// It cannot leave a clean state file behind, and where a table still waits it
+	// keeps the directory until the process ends: that is for the next one.
+	if err := s.Close(); errors.Is(err, errUnclosed) {
+		return nil
+	}
 	if s, err = Open(ctx, fullDiskOptions(dir)); err != nil {
 		return fmt.Errorf("opening on a full disk: %w", err)
 	}
