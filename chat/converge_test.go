@@ -3,6 +3,7 @@ package chat_test
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -337,7 +338,8 @@ func (s *schedule) modify(nd *chattest.Node) {
 			s.deleted = append(s.deleted, m.Text)
 		}
 	}
-	if _, err := nd.Service().Send(s.t.Context(), req); err != nil {
+	// It may have been deleted while we looked.
+	if _, err := nd.Service().Send(s.t.Context(), req); err != nil && !errors.Is(err, chat.ErrConflict) {
 		s.t.Fatalf("%s: %v", req.Action, err)
 	}
 }

@@ -35,9 +35,6 @@ const (
 	receiptMembers = 50
 	// maxOwed bounds the devices that wait to be told something.
 	maxOwed = 256
-	// standingEvery is the least time between two such frames to one device. It also leaves what was
-	// stored a moment ago the time to reach the disk.
-	standingEvery = time.Second
 	// standingRate bounds the frames of this kind that are looked at, a second and room: each costs the
 	// check of a signature.
 	standingRate = 50
