@@ -185,10 +185,8 @@ func childFullDisk(ctx context.Context, dir string) error {
 	if err := refuse(); err != nil {
 		return fmt.Errorf("writing to a full disk after reopening: %w", err)
 	}
-	for _, f := range fillers {
-		if err := os.Remove(f); err != nil {
-			return err
-		}
+	if err := removeFiles(fillers); err != nil {
+		return err
 	}
 	if err := writeAgain(s, appendOne); err != nil {
 		return err
@@ -197,6 +195,15 @@ func childFullDisk(ctx context.Context, dir string) error {
 		return err
 	}
 	return s.Close()
+}
+
+func removeFiles(paths []string) error {
+	for _, p := range paths {
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestDiskTaken: another process takes the last byte while the store writes and
