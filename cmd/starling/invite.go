@@ -91,6 +91,10 @@ func (a *app) acceptInvite(ctx context.Context, c *api.Client, args []string) er
 	if a.global.json {
 		return a.printJSON(room)
 	}
+	if room.Membership == api.MembershipPending {
+		a.note("%s: %s", api.Escape(room.Target), api.Escape(room.Note))
+		return nil
+	}
 	a.note("joined %s", api.Escape(room.Target))
 	return nil
 }

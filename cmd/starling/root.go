@@ -76,7 +76,7 @@ func (a *app) commands() []*cobra.Command {
 		a.chatCommand(), a.runCommand(), a.relayCommand(),
 		a.joinCommand(), a.leaveCommand(), a.roomsCommand(), a.membersCommand(),
 		a.sendCommand(), a.tailCommand(), a.historyCommand(), a.searchCommand(), a.digestCommand(), a.exportCommand(), a.importCommand(), a.retentionCommand(),
-		a.meCommand(), a.nickCommand(), a.contactCommand(), a.inviteCommand(), a.outboxCommand(),
+		a.meCommand(), a.nickCommand(), a.contactCommand(), a.inviteCommand(), a.roomCommand(), a.outboxCommand(),
 		a.statusCommand(), a.peersCommand(), a.pingCommand(), a.doctorCommand(), a.waitCommand(), a.stopCommand(),
 		a.benchCommand(), a.simCommand(), a.checkCommand(), a.configCommand(), a.passphraseCommand(), a.accountCommand(), a.backupCommand(), a.purgeCommand(), a.pathsCommand(), a.versionCommand(), a.completionCommand(),
 	}
