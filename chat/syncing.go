@@ -42,6 +42,8 @@ const (
 	busyPause = 2 * time.Second
 	// sessionFirst bounds the wait for a stream.
 	sessionFirst = 10 * time.Second
+	// doubtAfter is how long a peer may be silent before its connections are asked whether they still work.
+	doubtAfter = 3 * time.Second
 	// maxServing bounds the streams that others have open at once, refused ones included.
 	maxServing = 16
 )
@@ -180,6 +182,8 @@ func (y *syncer) initiated(ctx context.Context, start roomsync.Start) (*roomsync
 // begin runs a session that this side begins with a device.
 func (n *session) begin(ctx context.Context, dev wire.DeviceID) (*roomsync.Report, error) {
 	y, r := n.y, n.room
+	silence := time.AfterFunc(doubtAfter, func() { y.s.doubt(dev) })
+	defer silence.Stop()
 	octx, cancel := context.WithTimeout(ctx, sessionFirst)
 	st, err := y.s.cfg.Direct.Open(octx, dev, roomsync.Protocol)
 	cancel()
@@ -187,7 +191,7 @@ func (n *session) begin(ctx context.Context, dev wire.DeviceID) (*roomsync.Repor
 		y.s.doubt(dev)
 		return nil, fmt.Errorf("opening a stream for sync: %w", err)
 	}
-	n.st = st
+	n.st = &answered{Stream: st, silence: silence}
 	room, paged, err := r.syncRoom(ctx, n)
 	if err != nil {
 		_ = st.Reset()
@@ -213,6 +217,20 @@ func (n *session) begin(ctx context.Context, dev wire.DeviceID) (*roomsync.Repor
 		r.synced(ctx, n, &report, pages)
 	}
 	return &report, nil
+}
+
+// answered is a stream that stops a timer as soon as something is read from it.
+type answered struct {
+	Stream
+	silence *time.Timer
+}
+
+func (a *answered) Read(p []byte) (int, error) {
+	n, err := a.Stream.Read(p)
+	if n > 0 {
+		a.silence.Stop()
+	}
+	return n, err
 }
 
 func (y *syncer) nonce() (n roomsync.Nonce, err error) {

@@ -146,9 +146,6 @@ func (t *paths) run(ctx context.Context) error {
 			}
 		case r := <-t.results:
 			delete(t.asking, r.conn)
-			if relay, ok := relayOf(r.conn.RemoteMultiaddr()); ok && !r.alive {
-				t.mark(relay, markAll)
-			}
 			t.settled(r, settle)
 		case <-timer.C:
 		}
@@ -164,7 +161,8 @@ func (t *paths) takeDirty() map[peer.ID]mark {
 	return out
 }
 
-// ask probes the connections of a peer that a mark is about.
+// ask probes the connections of a peer that a mark is about, and those to the relays that they run over:
+// a new circuit would begin with the relay that has died.
 func (t *paths) ask(ctx context.Context, p peer.ID, m mark) {
 	conns := t.host.Network().ConnsToPeer(p)
 	if m == markLook || len(conns) == 0 || (m == markOlder && len(conns) == 1) {
@@ -174,6 +172,11 @@ func (t *paths) ask(ctx context.Context, p peer.ID, m mark) {
 	for _, c := range conns {
 		if !c.IsClosed() && (m == markAll || c != newest) {
 			t.probe(ctx, p, c)
+			if relay, ok := relayOf(c.RemoteMultiaddr()); ok && m == markAll {
+				for _, rc := range t.host.Network().ConnsToPeer(relay) {
+					t.probe(ctx, relay, rc)
+				}
+			}
 		}
 	}
 }

@@ -127,8 +127,12 @@ func (row natRow) run(t *testing.T) {
 
 func (row natRow) direct() bool { return row.path[0] != relayed[0] }
 
-func since(begin time.Time, s *station, text string) time.Duration {
-	return s.ear.at(text).Sub(begin).Round(time.Millisecond)
+func since(begin time.Time, s *station, texts ...string) time.Duration {
+	var last time.Duration
+	for _, text := range texts {
+		last = max(last, s.ear.at(text).Sub(begin))
+	}
+	return last.Round(time.Millisecond)
 }
 
 // relays starts public relays.

@@ -171,22 +171,31 @@ func TestLabRelayDies(t *testing.T) {
 	}
 	begun := time.Now()
 	b.hears(restartTime, append(room, private...)...)
-	t.Logf("one relay of two killed: %d messages heard %s after the last", 2*volley, time.Since(begun).Round(time.Millisecond))
+	t.Logf("one relay of two killed: the last of %d messages heard in the room after %s, in private after %s", 2*volley,
+		since(begun, b, room...), since(begun, b, private...))
 	b.holds("#lobby", room)
 	b.holds("@ada", private)
 
-	// Then the other, and nobody is left.
+	// Then, when all is acknowledged, the other, and nobody is left.
+	a.waiting(0)
 	relays[1].kill()
 	a.send("#lobby", "room without relays")
 	a.send("@bob", "private without relays")
 	b.send("#lobby", "room without relays, from bob")
-	if !until(t, patience, func() bool { return len(ask(a, "outbox", a.api.Outbox)) == 1 }) {
-		t.Error("the message that waits is not in the outbox")
-	}
+	a.waiting(1)
 	relays[0].start()
 	begun = time.Now()
 	b.hears(restartTime, "room without relays", "private without relays")
 	a.hears(restartTime, "room without relays, from bob")
 	t.Logf("relay restarted: what waited was heard after %s", since(begun, b, "private without relays"))
 	talk(a, b, "after the restart")
+}
+
+// waiting waits until so many private messages are not acknowledged.
+func (s *station) waiting(want int) {
+	s.t.Helper()
+	var last []api.OutboxEntry
+	if !until(s.t, restartTime, func() bool { last = ask(s, "outbox", s.api.Outbox); return len(last) == want }) {
+		s.t.Fatalf("%d messages in the outbox of %s, want %d: %+v", len(last), s.name, want, last[:min(len(last), 3)])
+	}
 }
