@@ -140,7 +140,6 @@ func TestLabRoaming(t *testing.T) {
 // with none what was said arrives once the relay is back.
 func TestLabRelayDies(t *testing.T) {
 	t.Parallel()
-	onlyFull(t)
 	f := newField(t)
 	relays := f.relays(2)
 	a := f.run(f.Home("home A", natlab.Symmetric).Host("ada"), by(relays...)...)
