@@ -76,3 +76,23 @@ func TestTwoIslands(t *testing.T) {
 		})
 	}
 }
+
+// TestSilenceIsDoubted lets sync streams open and stay silent, as over a relay that was killed. The connection is
+// asked as soon as a session has begun, and never while others answer.
+func TestSilenceIsDoubted(t *testing.T) {
+	world(t, 331, []string{"ada", "bob"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+		room := join(t, "lobby", nodes...)
+		say(t, nodes[0], room, "heard")
+		time.Sleep(time.Hour)
+		if got := nodes[0].Probes() + nodes[1].Probes(); got != 0 {
+			t.Errorf("connections that work were asked %d times", got)
+		}
+		n.Silence(true)
+		eventually(t, 11*time.Minute, func() error {
+			if nodes[0].Probes()+nodes[1].Probes() == 0 {
+				return fmt.Errorf("nobody asked")
+			}
+			return nil
+		})
+	})
+}

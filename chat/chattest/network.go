@@ -39,6 +39,7 @@ type Network struct {
 	nodes  map[wire.DeviceID]*Node
 	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
 	deaf   map[[2]wire.DeviceID]bool // pairs between which gossip does not pass, though streams do
+	silent bool                      // what is said on streams comes nowhere
 	found  map[[32]byte]map[wire.DeviceID]bool
 	table  map[wire.RecordKey][]byte      // records left in the lookup table
 	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
@@ -137,6 +138,13 @@ func (n *Network) Deafen(groups ...[]*Node) {
 			}
 		}
 	}
+}
+
+// Silence makes the nodes' streams open and stay silent, as over a connection whose other end has vanished.
+func (n *Network) Silence(on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.silent = on
 }
 
 // Heal lets every node reach every other one.

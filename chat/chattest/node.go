@@ -34,6 +34,7 @@ type Node struct {
 	queued  float64
 	drained time.Time
 	greeted map[wire.DeviceID]bool
+	probes  int
 
 	svc    *chat.Service
 	cancel context.CancelFunc
@@ -323,6 +324,7 @@ func (nd *Node) Open(_ context.Context, to wire.DeviceID, protocol string) (chat
 	running := nd.running
 	reachable := nd.net.reachable(nd.id, to)
 	other := nd.net.nodes[to]
+	silent := nd.net.silent
 	nd.net.mu.Unlock()
 	if relay := nd.net.relay(to); relay != nil && running {
 		mine, theirs := newPipe(nd.watch)
@@ -333,11 +335,28 @@ func (nd *Node) Open(_ context.Context, to wire.DeviceID, protocol string) (chat
 		return nil, fmt.Errorf("opening a stream to %s: %w", to, chat.ErrUnreachable)
 	}
 	mine, theirs := newPipe(nd.watch)
+	if silent {
+		return mine, nil
+	}
 	svc := other.svc
 	go func() { // ends with the stream, whose deadlines the service sets
 		svc.ServeStream(context.Background(), nd.id, protocol, theirs)
 	}()
 	return mine, nil
+}
+
+// Probe implements chat.Prober.
+func (nd *Node) Probe(wire.DeviceID) {
+	nd.net.mu.Lock()
+	defer nd.net.mu.Unlock()
+	nd.probes++
+}
+
+// Probes counts how often connections to others were to be asked whether they still work.
+func (nd *Node) Probes() int {
+	nd.net.mu.Lock()
+	defer nd.net.mu.Unlock()
+	return nd.probes
 }
 
 // watch looks for watched texts in what travels on a stream.
