@@ -372,23 +372,32 @@ func (w *warden) unstash(ctx context.Context, r *room) error {
 	return nil
 }
 
-// refusedBy notes that somebody did not take an invite. It is given up once that is certain: by what the
-// log says (used, revoked, expired, forged), or when all whom it names refused.
+// refusedBy notes that somebody did not take an invite. It is given up once all whom it names refused, or
+// at once for a reason that nobody's log can make better: forged, expired, used, revoked. Whether the
+// inviter may invite, and who is banned, a log that is behind may have wrong.
 func (w *warden) refusedBy(ctx context.Context, from wire.AccountID, b *wire.RoomRefusedBody) error {
 	p := w.pendingRoom(b.Room)
-	if p == nil || p.Token != b.Token || p.Refused != 0 {
+	if p == nil || p.Token != b.Token || p.Refused != 0 || !p.names(from) {
 		return nil
 	}
-	named := from == p.Inviter || slices.ContainsFunc(p.Doors, func(d wire.Door) bool { return d.Account == from })
-	if !named {
-		return nil
+	if !slices.Contains(p.NotBy, from) {
+		p.NotBy = append(slices.Clone(p.NotBy), from)
 	}
-	p.Refused = b.Code
-	if err := w.put(ctx, p.room, p); err != nil {
+	refused := func(a wire.AccountID) bool { return slices.Contains(p.NotBy, a) || a == w.s.self.account }
+	final := b.Code != wire.RefusedInviter && b.Code != wire.RefusedDenied
+	if final || refused(p.Inviter) && !slices.ContainsFunc(p.Doors, func(d wire.Door) bool { return !refused(d.Account) }) {
+		p.Refused = b.Code
+	}
+	if err := w.put(ctx, p.room, p); err != nil || p.Refused == 0 {
 		return err
 	}
 	w.s.dialogs.later(func() { w.s.dialogs.dropRequests(ctx, p) })
 	return nil
+}
+
+// names says whether the invite names an account as one who may admit.
+func (p *pendingRow) names(a wire.AccountID) bool {
+	return p.Inviter == a || slices.ContainsFunc(p.Doors, func(d wire.Door) bool { return d.Account == a })
 }
 
 // readMail does what the messages in the inbox ask for, in the order of their rooms. What fails for a

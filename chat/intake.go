@@ -47,7 +47,8 @@ func (r *room) open(sealed *wire.Sealed) arrival {
 	}
 	a.event = ev
 	a.own = ev.Header.Account() == r.s.self.account
-	if ev.Header.Room != r.id || ev.Header.Epoch != r.epochOf(sealed.Topic).number {
+	ours := ev.Header.Room == r.id || r.private && ev.Header.Kind == wire.KindCreate && wire.RoomID(ev.ID) == r.id
+	if !ours || ev.Header.Epoch != r.epochOf(sealed.Topic).number {
 		a.hidden = true
 		return a
 	}

@@ -96,6 +96,16 @@ func admit(t *testing.T, owner *chattest.Node, target chat.Target, others ...*ch
 	}
 }
 
+// begins checks what the first line of a room says.
+func begins(t *testing.T, nd *chattest.Node, target chat.Target, want string) error {
+	t.Helper()
+	page, err := nd.Service().History(t.Context(), chat.HistoryQuery{Target: target, N: 100})
+	if err != nil || len(page) == 0 || page[0].Text != want || page[0].Kind != chat.KindMember {
+		return fmt.Errorf("%s sees %+v first, want %q: %w", nd.Name, page, want, err)
+	}
+	return nil
+}
+
 func remove(t *testing.T, by *chattest.Node, target chat.Target, who *chattest.Node) {
 	t.Helper()
 	err := by.Service().ChangeMember(t.Context(), target, chat.MemberChange{Who: "@" + who.Account().String(), Action: chat.MemberRemove})
@@ -132,6 +142,9 @@ func TestPrivateRoom(t *testing.T) {
 		}
 		eventually(t, time.Minute, all(stands(t, bob, target, chat.MembershipMember, 2), stands(t, ada, target, chat.MembershipMember, 2)))
 		eventually(t, time.Minute, shows(t, bob, target, "only for members: first"))
+		for _, nd := range nodes[:2] {
+			eventually(t, time.Minute, func() error { return begins(t, nd, target, "ada made the room") })
+		}
 		say(t, bob, target, "only for members: second")
 		eventually(t, time.Minute, shows(t, ada, target, "only for members: first", "only for members: second"))
 		if list, err := ada.Service().Invites(t.Context()); err != nil || len(list) != 1 || !list[0].Used || !list[0].OneTime {
@@ -239,15 +252,26 @@ func TestNewcomersWithoutHistory(t *testing.T) {
 		say(t, cy, target, "three")
 		eventually(t, time.Minute, all(
 			shows(t, ada, target, "one", "two", "three"), shows(t, bob, target, "two", "three"), shows(t, cy, target, "three")))
-		members, err := cy.Service().Members(t.Context(), target)
-		if err != nil || len(members) != 3 {
-			t.Fatalf("%+v, %v", members, err)
-		}
-		for _, m := range members {
-			if m.Nick == m.Fingerprint {
-				t.Errorf("cy does not know the nick of %s", m.Account)
+		knows := func(want int) {
+			t.Helper()
+			members, err := cy.Service().Members(t.Context(), target)
+			if err != nil || len(members) != want {
+				t.Fatalf("%+v, %v", members, err)
+			}
+			for _, m := range members {
+				if m.Nick == m.Fingerprint {
+					t.Errorf("cy does not know the nick of %s", m.Account)
+				}
 			}
 		}
+		knows(3)
+		ada.Stop()
+		bob.Stop()
+		cy.Stop()
+		cy.Start() // nicks that were handed over are kept
+		knows(3)
+		ada.Start()
+		bob.Start()
 		c, err := cy.Service().Conversation(t.Context(), target)
 		if err != nil || c.History != chat.HistoryNone || !strings.Contains(c.Policy, "nothing") || len(c.Gaps) > 0 {
 			t.Errorf("cy sees %+v, %v", c, err)
@@ -538,6 +562,43 @@ func TestInvitesThatLetNobodyIn(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// TestRefusalByWhoIsBehind: bob has not heard yet that dee may invite, which is no reason to give up.
+func TestRefusalByWhoIsBehind(t *testing.T) {
+	world(t, 10, []string{"ada", "bob", "cy", "dee"}, func(t *testing.T, _ *chattest.Network, nodes []*chattest.Node) {
+		ada, bob, cy, dee := nodes[0], nodes[1], nodes[2], nodes[3]
+		target := create(t, chat.HistoryAll, ada, bob, cy, dee)
+		admit(t, ada, target, bob, dee)
+		setRole(t, ada, target, bob, "admin")
+		role := func(nd *chattest.Node) func() error {
+			return func() error {
+				c, err := nd.Service().Conversation(t.Context(), target)
+				if err != nil || c.Role != "admin" {
+					return fmt.Errorf("%s is %s, %w", nd.Name, c.Role, err)
+				}
+				return nil
+			}
+		}
+		eventually(t, time.Minute, role(bob))
+		bob.Stop()
+		setRole(t, ada, target, dee, "admin")
+		eventually(t, time.Minute, role(dee))
+		inv := link(t, dee, target, true)
+		ada.Stop()
+		dee.Stop()
+		accept(t, cy, inv.Link)
+		bob.Start()
+		eventually(t, 5*time.Minute, func() error {
+			c, err := cy.Service().Conversation(t.Context(), target)
+			if err != nil || c.Membership != chat.MembershipPending || !strings.Contains(c.Note, "did not") {
+				return fmt.Errorf("%+v, %w", c, err)
+			}
+			return nil
+		})
+		dee.Start()
+		eventually(t, 5*time.Minute, all(stands(t, cy, target, chat.MembershipMember, 4), stands(t, dee, target, chat.MembershipMember, 4)))
 	})
 }
 

@@ -403,6 +403,11 @@ func (r *room) reconsider(ctx context.Context, accounts map[wire.AccountID]bool)
 		}
 	}
 	r.mu.Lock()
+	for account, m := range r.roster.members { // nicks that were handed over, said under keys that are not held
+		if now := ros.members[account]; r.ledger.now().role(account) != 0 && m.Nick.Value != "" && (now == nil || now.Nick.Value == "") {
+			ros.put(account, m)
+		}
+	}
 	r.roster = ros
 	r.state.Topic, r.state.TopicAt = ros.topic.Value, ros.topic.At
 	for account, m := range ros.members {
@@ -533,7 +538,7 @@ func (r *room) takeLog(ctx context.Context, events []*wire.Event) error {
 	var b storage.Batch
 	for _, ev := range events {
 		if !ev.Header.Kind.Membership() {
-			r.learnNick(ev)
+			r.learnNick(ev, &b)
 			continue
 		}
 		e := memberEventOf(ev)
@@ -558,12 +563,15 @@ func (r *room) takeLog(ctx context.Context, events []*wire.Event) error {
 }
 
 // learnNick takes the nick of a member from a profile event that was said under a key that is not held.
-func (r *room) learnNick(ev *wire.Event) {
+// It adds the member's row to the batch.
+func (r *room) learnNick(ev *wire.Event, b *storage.Batch) {
 	body, err := ev.Body()
 	if err != nil || ev.Header.Kind != wire.KindProfile || r.members().role(ev.Header.Account()) == 0 {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.roster.apply(stamp{HLC: ev.Header.HLC}, &ev.Header, body)
+	if account := ev.Header.Account(); r.roster.apply(stamp{HLC: ev.Header.HLC}, &ev.Header, body).member {
+		b.Put(bucketMembers, joinKey(r.id[:], account[:]), encodeRow(rowOfMember(r.roster.members[account])))
+	}
 }

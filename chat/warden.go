@@ -207,6 +207,9 @@ func (w *warden) shown(p *pendingRow) Conversation {
 		LastAt: p.Asked, Membership: MembershipPending,
 		Note: "waiting to be admitted: " + w.s.nick(p.Inviter).Nick + ", or another member who may, lets you in as soon as you meet",
 	}
+	for _, a := range p.NotBy {
+		c.Note += "; " + w.s.nick(a).Nick + " did not"
+	}
 	if p.Refused != 0 {
 		c.Membership, c.Note = MembershipRemoved, refusalWords(p.Refused)+"; leave the room to take it off the list"
 	} else if w.s.cfg.Clock.Now().After(p.Expires) {
@@ -259,7 +262,7 @@ func (w *warden) forget(ctx context.Context, t Target) (bool, error) {
 // or an invite that waits names it.
 func (s *Service) roommate(account wire.AccountID) bool {
 	for _, p := range s.warden.waiting() {
-		if p.Refused == 0 && (p.Inviter == account || slices.ContainsFunc(p.Doors, func(d wire.Door) bool { return d.Account == account })) {
+		if p.Refused == 0 && p.names(account) {
 			return true
 		}
 	}

@@ -47,7 +47,8 @@ type lineChat struct {
 
 	mu     sync.Mutex // guards everything below
 	target string
-	sent   map[string]bool // client ids of lines typed here, until their echo
+	stands map[string]string // how this user was last seen to stand with private rooms
+	sent   map[string]bool   // client ids of lines typed here, until their echo
 	seen   *recent
 	known  []api.Message // the last messages shown, for short ids
 }
@@ -58,7 +59,7 @@ func newLineChat(a *app, c *api.Client, target string, own bool) *lineChat {
 	return &lineChat{
 		app: a, client: c, own: own, tty: isTerminal(a.stdin),
 		prefix: "chat-" + hex.EncodeToString(id), target: target,
-		sent: map[string]bool{}, seen: newRecent(rememberedMessages), islands: map[string]bool{},
+		sent: map[string]bool{}, seen: newRecent(rememberedMessages), islands: map[string]bool{}, stands: map[string]string{},
 	}
 }
 
@@ -124,7 +125,17 @@ func (l *lineChat) enter(ctx context.Context, target string) error {
 // entered makes a joined room the conversation, and says what there is to know about it.
 func (l *lineChat) entered(room api.Conversation) {
 	l.setTarget(room.Target)
+	l.mu.Lock()
+	l.stands[room.Target] = room.Membership
+	l.mu.Unlock()
+	if room.Membership == api.MembershipPending {
+		l.info("%s: %s", room.Target, room.Note)
+		return
+	}
 	l.info("%s: %s, /help for help", room.Target, membersAndPeers(room))
+	if room.Membership == api.MembershipMember {
+		l.info("%s", room.Policy)
+	}
 	if room.Topic != "" {
 		l.info("topic: %s", room.Topic)
 	}

@@ -33,6 +33,7 @@ func (l *lineChat) printEvents(ctx context.Context, standing chan<- struct{}, op
 			l.message(ev.Type, *ev.Message)
 		case ev.Conversation != nil:
 			l.split(*ev.Conversation)
+			l.standing(*ev.Conversation)
 		case ev.Contact != nil && ev.Contact.State == "request":
 			l.info("%s wants to write to you: /accept @%s", contactName(*ev.Contact), ev.Contact.Account)
 		}
@@ -49,6 +50,24 @@ func (l *lineChat) split(c api.Conversation) {
 		l.info("%s is in islands: what %s say comes late, and the node works on joining them", c.Target, strings.Join(c.Split.Nicks, ", "))
 	case c.Split == nil && was:
 		l.info("%s is one room again", c.Target)
+	}
+}
+
+// standing says when this user was let into a private room, or is no member any more.
+func (l *lineChat) standing(c api.Conversation) {
+	if c.Access != "private" || c.Membership == api.MembershipKeyless { // lasts a moment at every change of the key
+		return
+	}
+	l.mu.Lock()
+	was, known := l.stands[c.Target]
+	l.stands[c.Target] = c.Membership
+	l.mu.Unlock()
+	switch {
+	case known && was == c.Membership:
+	case c.Membership == api.MembershipRemoved:
+		l.info("%s: %s", c.Target, c.Note)
+	case c.Membership == api.MembershipMember && was == api.MembershipPending:
+		l.info("you are in %s: %s; %s", c.Target, plural(c.Members, "member"), c.Policy)
 	}
 }
 

@@ -37,6 +37,12 @@ func (a *app) joinCommand() *cobra.Command {
 			if a.global.quiet {
 				return nil
 			}
+			if room.Membership == api.MembershipPending {
+				return a.say("%s: %s", room.Target, room.Note)
+			}
+			if room.Membership == api.MembershipMember {
+				return a.say("joined %s: %s; %s", room.Target, membersAndPeers(room), room.Policy)
+			}
 			return a.say("joined %s: %s", room.Target, membersAndPeers(room))
 		}),
 	}
@@ -45,6 +51,9 @@ func (a *app) joinCommand() *cobra.Command {
 }
 
 func membersAndPeers(c api.Conversation) string {
+	if c.Access == "private" { // all of them are known
+		return fmt.Sprintf("%s, %d connected", plural(c.Members, "member"), c.Peers)
+	}
 	return fmt.Sprintf("%s seen, %d connected", plural(c.Members, "member"), c.Peers)
 }
 

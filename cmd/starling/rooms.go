@@ -30,12 +30,20 @@ func (a *app) roomsCommand() *cobra.Command {
 			for i, r := range rooms {
 				rows[i] = []string{
 					r.Target, strconv.Itoa(r.Unread), strconv.Itoa(r.Members), strconv.Itoa(r.Peers),
-					strconv.Itoa(missingMessages(r)), r.Access, orDash(r.Topic),
+					strconv.Itoa(missingMessages(r)), accessWords(r), orDash(r.Topic),
 				}
 			}
 			return a.printTable([]string{"ROOM", "UNREAD", "MEMBERS", "CONNECTED", "MISSING", "ACCESS", "TOPIC"}, rows)
 		}),
 	}
+}
+
+// accessWords says who gets into a room, and of a private one how this user stands there unless as a member.
+func accessWords(c api.Conversation) string {
+	if c.Membership == "" || c.Membership == api.MembershipMember {
+		return c.Access
+	}
+	return c.Access + ", " + c.Membership
 }
 
 func missingMessages(c api.Conversation) int {
@@ -57,7 +65,7 @@ func (a *app) membersCommand() *cobra.Command {
 			if a.global.json {
 				return printObjects(a, members)
 			}
-			return a.printTable([]string{"NICK", "FINGERPRINT", "PATH", "SEEN", "ACCOUNT"}, memberRows(members))
+			return a.printTable([]string{"NICK", "FINGERPRINT", "ROLE", "PATH", "SEEN", "ACCOUNT"}, memberRows(members))
 		}),
 	}
 }
@@ -76,7 +84,7 @@ func memberRows(members []api.Member) [][]string {
 		if m.Own {
 			path, seen = "you", "online"
 		}
-		rows[i] = []string{name, m.Fingerprint, path, seen, m.Account}
+		rows[i] = []string{name, m.Fingerprint, orDash(m.Role), path, seen, m.Account}
 	}
 	return rows
 }

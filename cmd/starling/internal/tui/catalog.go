@@ -205,6 +205,7 @@ var phrases = map[string][2]string{
 	"public room":     {"that is for private rooms (/create makes one): a public room has no owner, and who knows its name is in. /ignore @who hides somebody from you", "该命令用于私有房间（/create 可创建）：公开房间没有主人，知道名字就能进入。/ignore @某人 可对你隐藏此人"},
 	"remove question": {"Take %s out of %s? (y/n) They keep what they have seen; the room gets a new key.", "将 %s 移出 %s？（y/n）对方保留已看过的内容；房间会更换密钥。"},
 	"ban question":    {"Ban %s from %s? (y/n) Nobody can admit them again until /unban.", "在 %[2]s 封禁 %[1]s？（y/n）在 /unban 之前任何人都不能再让其加入。"},
+	"let in":          {"you are in %s: %s", "你已进入 %s：%s"},
 	"pending":         {"waiting to be admitted: a member with the right has to be met", "等待准入：需要遇到有权限的成员"},
 	"keyless":         {"waiting for the room's new key; nothing can be sent until it is here", "等待房间的新密钥；收到之前无法发送"},
 	"was removed":     {"you are not a member any more; what was said before stays here", "你已不是成员；之前的内容仍保留在此"},

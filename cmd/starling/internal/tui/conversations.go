@@ -70,6 +70,9 @@ func (m *model) conversation(c api.Conversation) {
 	r.setGaps(c.Gaps)
 	r.stale = true
 	if old := m.find(c.ID); old != nil && old.Target == c.Target && old.Request == c.Request {
+		if old.Membership == api.MembershipPending && c.Membership == api.MembershipMember {
+			m.say(m.t("let in", m.title(&c), m.line(c.Policy)))
+		}
 		*old = c
 		return
 	}

@@ -55,6 +55,15 @@ func TestPrivateRooms(t *testing.T) {
 	d.sync(n, 0)
 	d.second()
 	d.wants("waiting for the room's new key", "+bob")
+	for _, membership := range []string{api.MembershipPending, api.MembershipMember} {
+		n.mu.Lock()
+		c.Membership, c.Policy = membership, "newcomers see nothing"
+		n.tellConversation(c)
+		n.mu.Unlock()
+		d.sync(n, 0)
+		d.second()
+	}
+	d.wants("you are in #den: newcomers see nothing")
 }
 
 func TestSplitRoom(t *testing.T) {
