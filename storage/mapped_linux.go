@@ -19,9 +19,9 @@ import (
 // unixMapper mirrors the type of unix.mapper.
 type unixMapper struct {
 	sync.Mutex
-	active map[*byte][]byte
-	mmap   func(addr, length uintptr, prot, flags, fd int, offset int64) (uintptr, error)
-	munmap func(addr, length uintptr) error
+	_    map[*byte][]byte
+	mmap func(addr, length uintptr, prot, flags, fd int, offset int64) (uintptr, error)
+	_    func(addr, length uintptr) error
 }
 
 //go:linkname mapper golang.org/x/sys/unix.mapper
