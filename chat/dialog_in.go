@@ -136,7 +136,7 @@ func (d *dialogs) takeFrame(ctx context.Context, in *receiving, f frameIn) error
 	switch f.frame[0] {
 	case prekeysWantedType:
 		d.told[f.from] = false
-		d.tellPrekeys(f.from)
+		d.tellPrekeys(ctx, f.from)
 		return nil
 	case prekeysType:
 		raw, err := parsePrekeys(f.frame)
@@ -190,7 +190,7 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 	}
 	if row := d.contactRow(in, account); row != nil {
 		if row.State == ContactFriend && len(d.sealer.boxes) > 0 {
-			d.tellPrekeys(f.from) // where our mailboxes are may have changed while they were away
+			d.tellPrekeys(ctx, f.from) // where our mailboxes are may have changed while they were away
 		}
 		news := d.newDevices(ctx, in, account, row)
 		if news || hello.Nick != "" && row.Nick != hello.Nick {

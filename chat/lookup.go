@@ -208,7 +208,7 @@ func fetch(ctx context.Context, table Records, key wire.RecordKey, now time.Time
 	return r
 }
 
-// lookUp fetches the records of an account that is away, if some are missing or an hour has passed. For
+// lookUp fetches the records of an account that is away, if some are missing or name no mailbox, or an hour has passed. For
 // the owner only; the answer comes later.
 func (d *dialogs) lookUp(ctx context.Context, g *dialog) {
 	table := d.s.records()
@@ -220,7 +220,7 @@ func (d *dialogs) lookUp(ctx context.Context, g *dialog) {
 	missing := len(devices) == 0
 	for _, dev := range devices {
 		p, err := d.sealer.peer(ctx, dev)
-		missing = missing || err == nil && (p == nil || !p.record.Current(d.s.cfg.Clock.Now()))
+		missing = missing || err == nil && (p == nil || len(p.record.Mailboxes) == 0 || !p.record.Current(d.s.cfg.Clock.Now()))
 	}
 	if pause := now.Sub(g.looked); !g.looked.IsZero() && pause < lookAgain && !(missing && pause >= retryPauses[0]) {
 		return

@@ -83,11 +83,17 @@ func (d *dialogs) place(ctx context.Context, relays []wire.DeviceID) error {
 	if err := d.sealer.move(ctx, boxes); err != nil {
 		return err
 	}
-	clear(d.told)
+	told := d.told
+	d.told = make(map[wire.DeviceID]bool)
+	for dev, old := range told { // whoever has the record before this one, a contact or not yet
+		if old && d.s.people.online(dev) != PathNone {
+			d.tellRecord(dev)
+		}
+	}
 	for account, c := range d.s.people.list() {
 		if c.State == ContactFriend {
 			for _, dev := range d.connectedDevices(account) {
-				d.tellPrekeys(dev)
+				d.tellRecord(dev)
 			}
 		}
 	}

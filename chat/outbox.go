@@ -362,7 +362,7 @@ func (d *dialogs) dispatch(ctx context.Context, g *dialog, work []outWork) {
 			order = append(order, w.dev)
 		}
 		if w.copy.first {
-			d.tellPrekeys(w.dev)
+			d.tellPrekeys(ctx, w.dev)
 		}
 		frames[w.dev], list[w.dev] = append(frames[w.dev], frame), append(list[w.dev], w.o)
 	}
@@ -426,8 +426,22 @@ func (d *dialogs) wantPrekeys(dev wire.DeviceID) {
 	}
 }
 
-// tellPrekeys gives a device our record, once while it is connected.
-func (d *dialogs) tellPrekeys(dev wire.DeviceID) {
+// tellPrekeys gives a device our record, once while it is connected. It names the mailboxes that there can
+// be by now: we may be gone before it is told anything newer, and it could leave nothing for us.
+func (d *dialogs) tellPrekeys(ctx context.Context, dev wire.DeviceID) {
+	if d.told[dev] {
+		return
+	}
+	if d.s.cfg.Relays != nil {
+		if err := d.place(ctx, d.s.cfg.Relays.Relays()); err != nil && ctx.Err() == nil {
+			d.s.log.Warn("placing mailboxes failed", "error", err)
+		}
+	}
+	d.tellRecord(dev)
+}
+
+// tellRecord is tellPrekeys with the record as it is.
+func (d *dialogs) tellRecord(dev wire.DeviceID) {
 	if !d.told[dev] && d.sealer.own.Record != nil && d.s.links.send(dev, prekeysFrame(d.sealer.own.Record), nil) {
 		d.told[dev] = true
 	}
