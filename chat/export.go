@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/starling-chat/starling/chat/backup"
@@ -23,6 +24,8 @@ const (
 	sectionSettings = "settings"
 	sectionContacts = "contacts"
 	sectionRooms    = "rooms"
+	sectionRoomKeys = "room-keys"
+	sectionRoomLog  = "room-log"
 	sectionHistory  = "history"
 
 	sectionVersion = 1
@@ -64,6 +67,7 @@ type savedValue struct {
 var savedBuckets = []struct{ section, bucket string }{
 	{sectionContacts, bucketContacts},
 	{sectionRooms, bucketRooms},
+	{sectionRoomKeys, bucketEpochs},
 }
 
 // Export returns the sections of a backup of a store, with the direct messages if history is wanted; those
@@ -99,6 +103,9 @@ func Export(ctx context.Context, store *storage.Store, history bool) ([]backup.S
 			return nil, err
 		}
 	}
+	if list, err = exportRoomLog(ctx, store, list); err != nil {
+		return nil, fmt.Errorf("reading who is in private rooms: %w", err)
+	}
 	if !history {
 		return list, nil
 	}
@@ -111,6 +118,45 @@ func Export(ctx context.Context, store *storage.Store, history bool) ([]backup.S
 		}
 	}
 	return list, nil
+}
+
+// exportRoomLog adds the membership events of private rooms.
+func exportRoomLog(ctx context.Context, store *storage.Store, list []backup.Section) ([]backup.Section, error) {
+	var part []savedValue
+	for kv, err := range store.ScanBucket(ctx, bucketRoomLog, nil) {
+		if err != nil {
+			return nil, err
+		}
+		part = append(part, savedValue{slices.Clone(kv.Key), slices.Clone(kv.Value)})
+		if len(part) == historyChunk {
+			if list, err = appendSection(list, sectionRoomLog, part); err != nil {
+				return nil, err
+			}
+			part = nil
+		}
+	}
+	if len(part) == 0 {
+		return list, nil
+	}
+	return appendSection(list, sectionRoomLog, part)
+}
+
+// restoreRoomLog puts membership events back, which prove their authors themselves.
+func restoreRoomLog(ctx context.Context, r *restore, s *backup.Section) error {
+	var part []savedValue
+	if err := s.Decode(sectionVersion, &part); err != nil {
+		return err
+	}
+	for _, v := range part {
+		ev, err := wire.ParseEvent(v.Value)
+		if err != nil || len(v.Key) != len(wire.RoomID{})+len(ev.ID) || wire.EventID(v.Key[len(wire.RoomID{}):]) != ev.ID {
+			return fmt.Errorf("%w: a membership event of another form", backup.ErrDamaged)
+		}
+		if err := r.put(ctx, bucketRoomLog, v.Key, v.Value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func appendSection(list []backup.Section, name string, v any) ([]backup.Section, error) {
@@ -211,6 +257,8 @@ var restorers = map[string]func(ctx context.Context, r *restore, s *backup.Secti
 	sectionSettings: restoreSettings,
 	sectionContacts: restoreRows[contactRow](bucketContacts, len(wire.AccountID{})),
 	sectionRooms:    restoreRows[roomRow](bucketRooms, len(wire.RoomID{})),
+	sectionRoomKeys: restoreRows[epochRow](bucketEpochs, len(wire.RoomID{})+len(wire.TopicKey{})),
+	sectionRoomLog:  restoreRoomLog,
 	sectionHistory:  restoreHistory,
 }
 
