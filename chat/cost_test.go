@@ -77,6 +77,9 @@ func sendMany(t *testing.T, svc *chat.Service, to chat.Target, count int) chat.M
 // A direct message, both sides together, from the call until it is acknowledged: sealed, opened, stored
 // twice, shown, acknowledged. Stores lie in memory.
 func TestCostOfDirectMessage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short goes with the race detector, which changes what things cost")
+	}
 	const (
 		count      = 1000
 		mostObject = 650     // 480 measured
@@ -115,6 +118,9 @@ func TestCostOfDirectMessage(t *testing.T) {
 // A room's message, at its author and at one member: signed, sealed, checked, opened, verified, stored
 // twice, shown.
 func TestCostOfRoomMessage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short goes with the race detector, which changes what things cost")
+	}
 	const (
 		count      = 1000
 		mostObject = 420    // 288 measured
