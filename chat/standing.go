@@ -246,9 +246,6 @@ func (r *room) stand(from wire.DeviceID, st standingFrame) {
 	switch d := r.tracker.devices[from]; {
 	case st.From > st.To:
 	case st.Kind == standingHeld:
-		for _, o := range r.pub.unstored {
-			changed = changed || o.seq >= st.From && o.seq <= st.To
-		}
 		r.state.Held = mark(r.state.Held, st.From, st.To)
 		changed = true
 	case d != nil && st.To > d.Read:
