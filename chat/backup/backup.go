@@ -35,8 +35,9 @@ const (
 
 // Errors of a backup; each says what to do.
 var (
-	// ErrWrongKey: the file is a backup for another passphrase or key.
-	ErrWrongKey = errors.New("the backup does not open: wrong passphrase, or not made for this key")
+	// ErrWrongKey: the file is a backup for another passphrase or key. A header whose salt is
+	// damaged looks the same.
+	ErrWrongKey = errors.New("the backup does not open: wrong passphrase, not made for this key, or its first lines are damaged")
 	// ErrNotBackup: the file is no age file, or what it holds is no backup.
 	ErrNotBackup = errors.New("not a backup: give the file that `starling backup create` wrote")
 	// ErrDamaged: the file is not what was written.

@@ -97,6 +97,15 @@ func TestBadBackups(t *testing.T) {
 		b[i] ^= 0x40
 		return b
 	}
+	top := func(c byte) []byte { // a character of the salt, which is base64
+		b := bytes.Clone(good)
+		b[len("age-encryption.org/v1\n-> scrypt ")] = c
+		return b
+	}
+	other := byte('A')
+	if bytes.Equal(top(other), good) {
+		other = 'B'
+	}
 	const head = `{"starling_backup":1,"created":"2026-01-01T00:00:00Z","program":"x"}` + "\n"
 	for name, c := range map[string]struct {
 		file []byte
@@ -112,7 +121,8 @@ func TestBadBackups(t *testing.T) {
 		"without its last byte":    {good[:len(good)-1], open, ErrDamaged},
 		"half":                     {good[:len(good)/2], open, ErrDamaged},
 		"cut in the header":        {good[:60], open, ErrTruncated},
-		"a flipped bit on top":     {flip(40), open, ErrDamaged},
+		"no salt on top":           {top('!'), open, ErrDamaged},
+		"another salt on top":      {top(other), open, ErrWrongKey},
 		"another file inside":      {plain("PNG and so on"), open, ErrNotBackup},
 		"another JSON inside":      {plain(`{"a":1}`), open, ErrNotBackup},
 		"a newer version":          {plain(`{"starling_backup":2}` + "\n"), open, ErrNewer},
