@@ -50,6 +50,7 @@ type modifier struct {
 	Text    string // an edit's text, a reaction's symbol
 	Remove  bool   // a reaction that is taken back
 	Names   bool   // an edit that mentions this user
+	ByRole  bool   // a redaction by somebody whose role lets it reach the message; not stored
 }
 
 // folded is what a message has become.
@@ -72,7 +73,7 @@ const maxShownReactions = 64
 
 // foldMessage applies the modifiers of a message to it, in any order and with any repetition:
 //
-//   - Only the author's edits and redactions count.
+//   - Only the author's edits count, and only redactions by the author or by who has the role for it.
 //   - One redaction takes text, edits and reactions away for good.
 //   - The edit with the greatest stamp gives the text.
 //   - Of one account's reactions with one symbol the one with the greatest stamp counts.
@@ -87,7 +88,7 @@ func foldMessage(author wire.AccountID, text string, names bool, mods []modifier
 	for i := range mods {
 		m := &mods[i]
 		switch {
-		case m.Kind == wire.KindRedact && m.Account == author:
+		case m.Kind == wire.KindRedact && (m.Account == author || m.ByRole):
 			return folded{Redacted: true}
 		case m.Kind == wire.KindEdit && m.Account == author:
 			edit.offer(m, m.At)

@@ -30,7 +30,7 @@ func anyModifier(t *rapid.T) modifier {
 	m.ID = wire.EventID(m.At.Sealed) // one event, one sealed form
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0:
-		m.Kind = wire.KindRedact
+		m.Kind, m.ByRole = wire.KindRedact, rapid.IntRange(0, 3).Draw(t, "moderator") == 0
 	case 1, 2:
 		m.Kind, m.Text = wire.KindEdit, rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "text")
 	default:
@@ -61,9 +61,9 @@ func TestFoldOfAMessageIsTheSameInEveryOrder(t *testing.T) {
 		if got := foldMessage(author, "text", false, shuffled(t, mods)); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Fatalf("in another order %+v, want %+v", got, want)
 		}
-		redacted := slices.ContainsFunc(mods, func(m modifier) bool { return m.Kind == wire.KindRedact && m.Account == author })
+		redacted := slices.ContainsFunc(mods, func(m modifier) bool { return m.Kind == wire.KindRedact && (m.Account == author || m.ByRole) })
 		if redacted != want.Redacted || redacted && (want.Text != "" || want.Edited || len(want.Reactions) > 0) {
-			t.Fatalf("deleted by its author: %v, but %+v", redacted, want)
+			t.Fatalf("deleted by who may: %v, but %+v", redacted, want)
 		}
 	})
 }
@@ -89,6 +89,7 @@ func TestFoldOfAMessage(t *testing.T) {
 		"the later edit":            {[]modifier{edit(3, ada, "newer"), edit(2, ada, "new")}, "{newer false true false []}"},
 		"another's edit":            {[]modifier{edit(2, bob, "new")}, "{text false false false []}"},
 		"another's deletion":        {[]modifier{redact(2, bob)}, "{text false false false []}"},
+		"a moderator's deletion":    {[]modifier{{At: at(2), Account: bob, Kind: wire.KindRedact, ByRole: true}, edit(3, ada, "new")}, "{ false false true []}"},
 		"deletion":                  {[]modifier{redact(2, ada), edit(9, ada, "new"), react(9, bob, "+", false)}, "{ false false true []}"},
 		"reactions":                 {[]modifier{react(2, bob, "+", false), react(3, ada, "+", false), react(4, bob, "-", false)}, fmt.Sprintf("{text false false false [{+ [%v %v]} {- [%v]}]}", ada, bob, bob)},
 		"reaction taken back":       {[]modifier{react(3, bob, "+", true), react(2, bob, "+", false)}, "{text false false false []}"},

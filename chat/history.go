@@ -88,6 +88,11 @@ func (r *room) text(ctx context.Context, v view, m Message) (Message, error) {
 	} else {
 		m.Redacted = true // the body is not here: it was deleted, or only the stub could be fetched
 	}
+	for i := range mods {
+		if mods[i].ByRole, err = r.overruled(ctx, &mods[i], m.Account, noEvent); err != nil {
+			return Message{}, err
+		}
+	}
 	f := foldMessage(m.Account, text, names, mods)
 	m.Text, m.Edited, m.Mention = f.Text, f.Edited, f.Names && !m.Own
 	if m.Redacted = m.Redacted || f.Redacted; m.Redacted {

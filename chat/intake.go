@@ -181,6 +181,7 @@ func (r *room) verify(list []arrival, batch []incoming) {
 		}
 	}
 	now := r.s.cfg.Clock.Now()
+	r.limiter.set(r.pace(true))
 	for k, err := range r.s.verifier.VerifyEvents(events) {
 		a := &list[index[k]]
 		author := a.event.Header.Account()

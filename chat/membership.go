@@ -38,10 +38,13 @@ type ledger struct {
 	room   wire.RoomID // the id of the create event
 	events map[wire.EventID]*memberEvent
 	state  *membership // of all events; nil when it must be computed
+
+	trusted map[wire.AccountID]bool // whom some event, with or without effect, made moderator or more
+	rulings map[ruling]bool         // answers of reaches; nil after every change
 }
 
 func newLedger(room wire.RoomID) *ledger {
-	return &ledger{room: room, events: make(map[wire.EventID]*memberEvent)}
+	return &ledger{room: room, events: make(map[wire.EventID]*memberEvent), trusted: make(map[wire.AccountID]bool)}
 }
 
 // add takes an event in and says whether it was new.
@@ -53,7 +56,15 @@ func (l *ledger) add(e *memberEvent) bool {
 		return false // another room's beginning, or this one's without being one
 	}
 	l.events[e.ID] = e
-	l.state = nil
+	l.state, l.rulings = nil, nil
+	switch b := e.Body.(type) {
+	case *wire.CreateBody:
+		l.trusted[e.Author] = true
+	case *wire.AddBody:
+		l.trusted[b.Account] = l.trusted[b.Account] || b.Role >= wire.RoleModerator
+	case *wire.RoleBody:
+		l.trusted[b.Account] = l.trusted[b.Account] || b.Role >= wire.RoleModerator
+	}
 	return true
 }
 
@@ -184,6 +195,10 @@ type membership struct {
 	Revoked map[wire.InviteToken]bool
 	Policy  wire.PolicyBody
 	Name    string
+	// Posting is the policy's role to post, and Roles what each account was made, in the order of the line.
+	// That an account ceased to be a member is not among its roles.
+	Posting []roleStep
+	Roles   map[wire.AccountID][]roleStep
 	// Epochs are those that count, by number.
 	Epochs []announced
 	// Announced are all, those that lost to another of the same number included.
@@ -203,6 +218,7 @@ func newMembership() *membership {
 		Members: make(map[wire.AccountID]*standing), Spells: make(map[wire.AccountID][]spell),
 		Banned: make(map[wire.AccountID]int64), Spent: make(map[wire.InviteToken]wire.EventID),
 		Revoked: make(map[wire.InviteToken]bool), Announced: make(map[wire.TopicKey]announced),
+		Roles:  make(map[wire.AccountID][]roleStep),
 		effect: make(map[wire.EventID]bool), refused: make(map[wire.EventID]bool),
 	}
 }
@@ -326,9 +342,10 @@ func (w *walk) voidConcurrent(e *memberEvent, target wire.AccountID) bool {
 // apply does what an event says, if its author may, and says whether it has effect.
 func (w *walk) apply(e *memberEvent, place int) bool {
 	if b, ok := e.Body.(*wire.CreateBody); ok {
-		w.Name, w.Policy = b.Name, b.Policy
+		w.Name = b.Name
+		w.setPolicy(e, &b.Policy)
 		w.announce(e, 0, b.Topic)
-		w.enter(e.Author, wire.RoleOwner, place)
+		w.enter(e, e.Author, wire.RoleOwner, place)
 		return true
 	}
 	w.note(e)
@@ -351,11 +368,12 @@ func (w *walk) apply(e *memberEvent, place int) bool {
 			return false
 		}
 		target.Role = b.Role
+		w.Roles[b.Account] = append(w.Roles[b.Account], roleStep{e.HLC, b.Role})
 	case *wire.PolicyBody:
 		if role < wire.RoleAdmin {
 			return false
 		}
-		w.Policy = *b
+		w.setPolicy(e, b)
 	case *wire.EpochBody:
 		return role >= min(wire.RoleAdmin, w.inviteRole()) && w.announce(e, b.Epoch, b.Topic)
 	case *wire.RevokeBody:
@@ -399,12 +417,18 @@ func (w *walk) addMember(e *memberEvent, b *wire.AddBody, place int) bool {
 		w.Spent[b.Invite] = e.ID
 	}
 	delete(w.refused, e.ID)
-	w.enter(b.Account, b.Role, place)
+	w.enter(e, b.Account, b.Role, place)
 	return true
 }
 
-func (w *walk) enter(a wire.AccountID, role wire.Role, place int) {
+func (w *walk) setPolicy(e *memberEvent, p *wire.PolicyBody) {
+	w.Policy = *p
+	w.Posting = append(w.Posting, roleStep{e.HLC, max(p.PostRole, wire.RoleMember)})
+}
+
+func (w *walk) enter(e *memberEvent, a wire.AccountID, role wire.Role, place int) {
 	w.Members[a] = &standing{Role: role, place: place}
+	w.Roles[a] = append(w.Roles[a], roleStep{e.HLC, role})
 	w.Spells[a] = append(w.Spells[a], spell{From: w.newest().Number})
 }
 

@@ -300,8 +300,9 @@ func (m *membership) summary() string {
 		out += fmt.Sprintf("%x:%d@%d ", a[:4], m.Members[a].Role, m.Members[a].place)
 	}
 	for _, a := range sorted(slices.Collect(maps.Keys(m.Spells))) {
-		out += fmt.Sprintf("%x:%v ", a[:4], m.Spells[a])
+		out += fmt.Sprintf("%x:%v %v ", a[:4], m.Spells[a], m.Roles[a])
 	}
+	out += fmt.Sprint(m.Posting)
 	return out + fmt.Sprint(m.Epochs, m.Policy, m.Heads, m.Banned, len(m.Spent), len(m.Announced), len(m.void), len(m.Missing))
 }
 
@@ -313,6 +314,7 @@ func TestMembershipInEveryOrder(t *testing.T) {
 	if testing.Short() {
 		runs = 50
 	}
+	deleted, posted := make(map[bool]int), make(map[bool]int)
 	for run := range runs {
 		seed := uint64(run) + 1
 		rnd := rand.New(rand.NewPCG(seed, 36))
@@ -338,12 +340,20 @@ func TestMembershipInEveryOrder(t *testing.T) {
 				&wire.AddBody{Account: person(on), Role: wire.RoleMember, Invite: wire.InviteToken{byte(1 + rnd.IntN(3))}},
 				&wire.RevokeBody{Invite: wire.InviteToken{byte(1 + rnd.IntN(3))}},
 				&wire.BanBody{Account: person(on), Lift: rnd.IntN(2) == 0},
-				&wire.PolicyBody{InviteRole: wire.Role(1 + rnd.IntN(4))},
+				&wire.PolicyBody{InviteRole: wire.Role(1 + rnd.IntN(4)), PostRole: wire.Role(rnd.IntN(5))},
 			}
 			tr.event(l, by, bodies[rnd.IntN(len(bodies))])
 			if rnd.IntN(5) == 0 { // a clock that is wrong
 				tr.clock -= wire.HLC(rnd.IntN(20)) << 16
 			}
+		}
+		var redactions []redactionBy
+		for range 10 {
+			r := redactionBy{names[rnd.IntN(len(names))], names[rnd.IntN(len(names))], nil}
+			for range 1 + rnd.IntN(wire.MaxParents) {
+				r.parents = append(r.parents, tr.all[rnd.IntN(len(tr.all))].ID)
+			}
+			redactions = append(redactions, r)
 		}
 		want := ""
 		for replica := range 5 {
@@ -357,6 +367,18 @@ func TestMembershipInEveryOrder(t *testing.T) {
 				}
 			}
 			got := l.now().summary()
+			for i, r := range redactions {
+				reaches := l.reaches(eventNumber(i), person(r.by), person(r.of), r.parents)
+				got += fmt.Sprint(" ", reaches)
+				deleted[reaches]++
+			}
+			for _, n := range names {
+				for _, e := range tr.all {
+					may := l.now().mayPost(person(n), wire.KindMessage, e.HLC)
+					got += fmt.Sprint(" ", may)
+					posted[may]++
+				}
+			}
 			if replica == 0 {
 				want = got
 			}
@@ -368,6 +390,69 @@ func TestMembershipInEveryOrder(t *testing.T) {
 			}
 		}
 	}
+	if min(deleted[true], deleted[false], posted[true], posted[false]) < runs {
+		t.Errorf("one-sided: redactions that reach %v, messages that may be posted %v", deleted, posted)
+	}
+}
+
+// redactionBy is somebody's deletion of what another one said, by the events it names.
+type redactionBy struct {
+	by, of  string
+	parents []wire.EventID
+}
+
+// TestRights goes through who may post when, and whose deletions reach whom.
+func TestRights(t *testing.T) {
+	tr, l := newTroupe(t)
+	for _, n := range []string{"bob", "cy", "dan"} {
+		tr.event(l, "ada", addOf(n, wire.RoleMember))
+	}
+	may := func(who string, kind wire.Kind, at wire.HLC, want bool) {
+		t.Helper()
+		if got := l.now().mayPost(person(who), kind, at); got != want {
+			t.Errorf("%s may say kind %d at %v: %v, want %v", who, kind, at, got, want)
+		}
+	}
+	n := 0
+	reaches := func(by, of string, want bool, parents ...wire.EventID) {
+		t.Helper()
+		n++
+		if got := l.reaches(eventNumber(n), person(by), person(of), parents); got != want {
+			t.Errorf("a deletion by %s of what %s said counts: %v, want %v", by, of, got, want)
+		}
+	}
+	reaches("bob", "cy", false, l.now().Heads...)
+	before := tr.clock
+	tr.event(l, "ada", &wire.PolicyBody{PostRole: wire.RoleModerator})
+	may("bob", wire.KindMessage, before, true) // said before
+	may("bob", wire.KindMessage, tr.clock, false)
+	may("bob", wire.KindEdit, tr.clock, false)
+	may("bob", wire.KindTopic, tr.clock, false)
+	may("bob", wire.KindReact, tr.clock, true)
+	may("ada", wire.KindMessage, tr.clock, true)
+	plain := tr.clock
+	promoted := tr.event(l, "ada", &wire.RoleBody{Account: person("bob"), Role: wire.RoleModerator})
+	may("bob", wire.KindMessage, plain, false)
+	may("bob", wire.KindMessage, tr.clock, true)
+	reaches("bob", "cy", true, promoted.ID)
+	reaches("bob", "bob", false, promoted.ID) // authors do that by being authors
+	reaches("bob", "ada", false, promoted.ID)
+	reaches("bob", "nobody", true, promoted.ID)
+	reaches("ada", "bob", true, promoted.ID)
+	reaches("cy", "dan", false, promoted.ID)
+	reaches("bob", "cy", false, wire.EventID(l.room)) // by somebody who does not know of his role
+	reaches("bob", "cy", false, eventNumber(99))      // an event that is not here
+	tr.event(l, "ada", &wire.RoleBody{Account: person("cy"), Role: wire.RoleModerator})
+	reaches("bob", "cy", false, l.now().Heads...)
+	demoted := tr.event(l, "ada", &wire.RoleBody{Account: person("bob"), Role: wire.RoleMember})
+	reaches("bob", "dan", false, demoted.ID)
+	reaches("bob", "dan", true, promoted.ID) // deleted meanwhile, without knowing
+	may("bob", wire.KindMessage, tr.clock, false)
+	may("bob", wire.KindMessage, demoted.HLC-1, true)
+	tr.event(l, "ada", removeOf("cy", 1, "1"))
+	may("cy", wire.KindMessage, tr.clock+1, true) // whether it stands is for the marks to say
+	tr.event(l, "ada", &wire.PolicyBody{})
+	may("bob", wire.KindMessage, tr.clock, true)
 }
 
 // TestMembershipActs: the property test above would pass if nothing ever had effect.

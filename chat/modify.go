@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/starling-chat/starling/chat/wire"
 	"github.com/starling-chat/starling/storage"
@@ -64,41 +66,100 @@ func (in *intake) modify(ctx context.Context) error {
 			return err
 		}
 		mods = append(mods, fresh...)
-		redactors := make(map[wire.AccountID]bool)
-		for i := range mods {
-			if mods[i].Kind == wire.KindRedact {
-				redactors[mods[i].Account] = true
-			}
-		}
-		if len(redactors) == 0 {
-			continue
-		}
-		if err := in.redact(ctx, id, mods, redactors); err != nil {
+		if err := in.redact(ctx, id, mods); err != nil {
 			return err
 		}
 	}
 	return in.markLate(ctx)
 }
 
-// redact drops the bodies that redactions by the given accounts reach.
-func (in *intake) redact(ctx context.Context, id wire.EventID, mods []modifier, redactors map[wire.AccountID]bool) error {
+// redact drops the bodies that the redactions among a message's modifiers reach.
+func (in *intake) redact(ctx context.Context, id wire.EventID, mods []modifier) error {
+	r := in.r
+	var redactions []*modifier
+	for i := range mods {
+		if mods[i].Kind == wire.KindRedact {
+			redactions = append(redactions, &mods[i])
+		}
+	}
+	if len(redactions) == 0 {
+		return nil
+	}
+	counts := func(author wire.AccountID) (bool, error) {
+		for _, m := range redactions {
+			if m.Account == author {
+				return true, nil
+			}
+			if ok, err := r.overruled(ctx, m, author, in.fresh); ok || err != nil {
+				return ok, err
+			}
+		}
+		return false, nil
+	}
 	for i := range mods {
 		m := &mods[i]
-		if m.Kind != wire.KindEdit || !redactors[m.Account] || m.Text == "" {
+		if m.Kind != wire.KindEdit || m.Text == "" {
 			continue
 		}
-		if err := in.dropBody(ctx, m.At.Sealed, m.ID, func(wire.AccountID) bool { return true }); err != nil {
+		if ok, err := counts(m.Account); !ok || err != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if err := in.dropBody(ctx, m.At.Sealed, m.ID, func(wire.AccountID) (bool, error) { return true, nil }); err != nil {
 			return err
 		}
 		bare := *m
 		bare.Text = ""
 		in.batch.Put(bucketModifier, m.key(in.r.stream, id), bare.encode())
 	}
+	if r.private {
+		r.mu.Lock()
+		r.redacted[id] = struct{}{}
+		r.mu.Unlock()
+	}
 	sealed, ok, err := in.sealedID(ctx, id)
 	if err != nil || !ok {
 		return err
 	}
-	return in.dropBody(ctx, sealed, id, func(author wire.AccountID) bool { return redactors[author] })
+	return in.dropBody(ctx, sealed, id, counts)
+}
+
+// fresh returns an event of the batch, or nil.
+func (in *intake) fresh(id wire.EventID) *wire.Event {
+	if a := in.find(id); a != nil {
+		return a.event
+	}
+	return nil
+}
+
+// redactAgain does what redactions ask for that had no effect so far, after the membership changed: who made
+// them may turn out to have had the right, and who is meant may turn out to be a member. For the owner.
+func (r *room) redactAgain(ctx context.Context) error {
+	r.mu.RLock()
+	list := slices.Collect(maps.Keys(r.redacted))
+	r.mu.RUnlock()
+	for _, id := range list {
+		mods, err := r.modifiers(ctx, id)
+		if err != nil {
+			return err
+		}
+		in := &intake{r: r, now: r.s.cfg.Clock.Now()}
+		if err := in.redact(ctx, id, mods); err != nil {
+			return err
+		}
+		if in.batch.Len() == 0 {
+			continue
+		}
+		if _, err := r.s.store.Commit(ctx, &in.batch, storage.Relaxed); err != nil {
+			return r.s.storeError(err)
+		}
+		if m, err := r.byID(ctx, id); err == nil && m.Kind == KindMessage {
+			r.s.events.publish(Event{Type: EventUpdate, Message: &m})
+		}
+	}
+	return nil
 }
 
 // find returns the arrival of an event in the batch, or nil.
@@ -132,15 +193,18 @@ func (in *intake) sealedID(ctx context.Context, id wire.EventID) (wire.SealedID,
 }
 
 // dropBody replaces the record of an event by its stub, if its author is one that counts.
-func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.EventID, counts func(wire.AccountID) bool) error {
+func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.EventID, counts func(wire.AccountID) (bool, error)) error {
 	r := in.r
 	for i := range in.list {
 		a := &in.list[i]
 		if a.sealed.ID != id {
 			continue
 		}
-		if a.record&recordBodily != 0 || !counts(a.event.Header.Account()) {
-			return nil
+		if a.record&recordBodily != 0 {
+			return in.dropped(event)
+		}
+		if ok, err := counts(a.event.Header.Account()); !ok {
+			return err
 		}
 		a.record |= recordBodily
 		in.replaceBody(a.sealed, a.event.ID, in.row(a))
@@ -149,7 +213,7 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	}
 	rec, err := r.s.store.Get(ctx, storage.ID(id))
 	if errors.Is(err, storage.ErrNotFound) || err == nil && rec.Flags&(recordBodily|storage.FlagStub) != 0 {
-		return nil
+		return in.dropped(event)
 	}
 	if err != nil {
 		return err
@@ -162,8 +226,8 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	if err != nil {
 		return fmt.Errorf("reading stored event %s: %w", id, err)
 	}
-	if !counts(ev.Header.Account()) {
-		return nil
+	if ok, err := counts(ev.Header.Account()); !ok {
+		return err
 	}
 	row, ok, err := r.lookup(ctx, event)
 	if err != nil || !ok {
@@ -174,6 +238,14 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	}
 	row.Record |= recordBodily
 	in.replaceBody(sealed, event, row)
+	return nil
+}
+
+// dropped notes that the body of an event is not here any more.
+func (in *intake) dropped(id wire.EventID) error {
+	in.r.mu.Lock()
+	delete(in.r.redacted, id)
+	in.r.mu.Unlock()
 	return nil
 }
 
@@ -225,8 +297,13 @@ func (r *room) fillBody(ctx context.Context, sealed *wire.Sealed) error {
 		return err
 	}
 	for i := range mods {
-		if mods[i].Kind == wire.KindRedact && mods[i].Account == a.event.Header.Account() {
-			return nil
+		m := &mods[i]
+		if m.Kind != wire.KindRedact {
+			continue
+		}
+		ok, err := r.overruled(ctx, m, a.event.Header.Account(), noEvent)
+		if ok || err != nil || m.Account == a.event.Header.Account() {
+			return err
 		}
 	}
 	row, ok, err := r.lookup(ctx, id)
@@ -252,6 +329,9 @@ func (r *room) fillBody(ctx context.Context, sealed *wire.Sealed) error {
 	}
 	return nil
 }
+
+// noEvent is for where nothing but what is stored can be found.
+func noEvent(wire.EventID) *wire.Event { return nil }
 
 // modifiers returns the stored modifiers of a message.
 func (r *room) modifiers(ctx context.Context, id wire.EventID) ([]modifier, error) {

@@ -35,6 +35,10 @@ type CreateRequest struct {
 type PolicyRequest struct {
 	History string
 	Invite  string // the lowest role that may admit others
+	Post    string // the lowest role that may post
+	// Rate is how many events an author may make in a minute, and Burst how many at once; 0 is the default.
+	// Without a burst it is what the rate gives for a minute.
+	Rate, Burst *uint32
 }
 
 // Actions of a [MemberChange].
@@ -220,6 +224,20 @@ func (s *Service) SetPolicy(ctx context.Context, t Target, req PolicyRequest) er
 			if policy.InviteRole, err = roleNamed(req.Invite); err != nil {
 				return err
 			}
+		}
+		if req.Post != "" {
+			if policy.PostRole, err = roleNamed(req.Post); err != nil {
+				return err
+			}
+		}
+		if req.Rate != nil {
+			policy.RatePerMinute = *req.Rate
+		}
+		if req.Burst != nil {
+			policy.Burst = *req.Burst
+		}
+		if _, err := wire.EncodeBody(&policy); err != nil {
+			return fmt.Errorf("%w: at most %d events a minute and %d at once can be set", ErrBadRequest, wire.MaxRatePerMinute, wire.MaxBurst)
 		}
 		_, err := r.act(ctx, &policy, nil)
 		return err

@@ -34,7 +34,10 @@ func (r *room) hadEffect(ev *wire.Event) bool {
 // said under an old key, since nothing in them is secret from a former member.
 func (r *room) placeNext(c *chain, kind wire.Kind) (*epoch, error) {
 	heads, clocks := r.heads()
-	if !kind.Membership() {
+	if kind.Membership() {
+		// What it changes holds from its clock reading on, which therefore comes after all that is known.
+		c.parents, c.clocks = heads, append(clocks, c.clocks...)
+	} else {
 		if err := r.writable(); err != nil {
 			return nil, err
 		}
@@ -43,9 +46,9 @@ func (r *room) placeNext(c *chain, kind wire.Kind) (*epoch, error) {
 				heads, clocks = append(heads, p), append(clocks, c.clocks[i])
 			}
 		}
+		c.parents, c.clocks = heads, clocks
 	}
-	slices.SortFunc(heads, func(a, b wire.EventID) int { return bytes.Compare(a[:], b[:]) })
-	c.parents, c.clocks = heads, clocks
+	slices.SortFunc(c.parents, func(a, b wire.EventID) int { return bytes.Compare(a[:], b[:]) })
 	return r.current(), nil
 }
 
@@ -75,7 +78,7 @@ func (r *room) memberText(v view) string {
 	case *wire.RoleBody:
 		return fmt.Sprintf("%s made %s %s", by, name(b.Account), b.Role)
 	case *wire.PolicyBody:
-		return fmt.Sprintf("%s changed the room's policy: %s", by, policyWords(b.ShareHistory))
+		return fmt.Sprintf("%s changed the room's policy: %s", by, policyWords(b))
 	case *wire.BanBody:
 		if b.Lift {
 			return fmt.Sprintf("%s took the ban of %s back", by, name(b.Account))
@@ -85,12 +88,22 @@ func (r *room) memberText(v view) string {
 	return ""
 }
 
-// policyWords says what newcomers get.
-func policyWords(share bool) string {
-	if share {
-		return "newcomers get everything that the members still hold"
+// policyWords says what newcomers get, and what is not as everywhere.
+func policyWords(p *wire.PolicyBody) string {
+	text := "newcomers see nothing of what was said before they came"
+	if p.ShareHistory {
+		text = "newcomers get everything that the members still hold"
 	}
-	return "newcomers see nothing of what was said before they came"
+	if p.PostRole > wire.RoleMember {
+		text += "; only " + atLeast(p.PostRole) + " may post"
+	}
+	if p.RatePerMinute != 0 {
+		text += fmt.Sprintf("; each may say %d things a minute", p.RatePerMinute)
+	}
+	if p.Burst != 0 {
+		text += fmt.Sprintf("; each may say %d at once", p.Burst)
+	}
+	return text
 }
 
 // describe fills in what a conversation says of a private room.
@@ -104,7 +117,8 @@ func (r *room) describe(c *Conversation) {
 	if m.Policy.ShareHistory {
 		c.History = HistoryAll
 	}
-	c.Policy = policyWords(m.Policy.ShareHistory)
+	c.Policy = policyWords(&m.Policy)
+	c.Post = max(m.Policy.PostRole, wire.RoleMember).String()
 	if role := m.role(r.s.self.account); role != 0 {
 		c.Role = role.String()
 	}

@@ -209,7 +209,7 @@ func (in *intake) enroll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.void = !ok
+		a.void = !ok || !m.mayPost(a.event.Header.Account(), a.event.Header.Kind, a.event.Header.HLC)
 		if chained && ok {
 			in.continued = append(in.continued, a.event.Header.Account())
 		}
@@ -316,7 +316,7 @@ func (r *room) changed(ctx context.Context, before *membership, continued []wire
 	}
 	if m != before {
 		for a := range m.Spells {
-			if !sameSpells(m.Spells[a], before.Spells[a]) && r.heardOf(a) {
+			if !m.judgesAlike(before, a) && r.heardOf(a) {
 				again[a] = true
 			}
 		}
@@ -328,10 +328,24 @@ func (r *room) changed(ctx context.Context, before *membership, continued []wire
 			r.log.Error("deciding anew what members said failed", "error", err)
 		}
 	}
+	if m != before || len(again) > 0 {
+		if err := r.redactAgain(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error("deleting what moderators deleted failed", "error", err)
+		}
+	}
 	if m != before {
 		c := r.conversation()
 		r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
 	}
+}
+
+// judgesAlike says whether what an account said counts as before.
+func (m *membership) judgesAlike(before *membership, a wire.AccountID) bool {
+	if !sameSpells(m.Spells[a], before.Spells[a]) {
+		return false
+	}
+	return !m.restricted() && !before.restricted() ||
+		slices.Equal(m.Posting, before.Posting) && slices.Equal(m.Roles[a], before.Roles[a])
 }
 
 func sameSpells(a, b []spell) bool {
@@ -388,6 +402,7 @@ func (r *room) reconsider(ctx context.Context, accounts map[wire.AccountID]bool)
 			if err != nil {
 				return err
 			}
+			allowed = allowed && j.m.mayPost(a.event.Header.Account(), a.event.Header.Kind, a.event.Header.HLC)
 			if void == allowed {
 				void = !allowed
 				r.turn(&b, &a, rec, row, void)

@@ -32,13 +32,16 @@ type room struct {
 	dropped atomic.Uint64 // incoming events that found the queue full
 	refused atomic.Uint64 // incoming events that only this node refused
 
-	mu      sync.RWMutex // guards row, state, roster, tracker, modded, ledger
+	mu      sync.RWMutex // guards row, state, roster, tracker, modded, redacted, ledger
 	row     roomRow
 	state   stateRow
 	roster  *roster
 	tracker *tracker
 	modded  map[wire.EventID]struct{} // messages that have modifiers
-	ledger  *ledger                   // who is a member; nil in a public room
+	// redacted are messages of a private room that somebody deleted and whose text may still be here, since
+	// it was not known yet that they might.
+	redacted map[wire.EventID]struct{}
+	ledger   *ledger // who is a member; nil in a public room
 
 	// Neighbours in the topic, and during which run they were seen; belong to the goroutine of Service.Run.
 	around   map[wire.DeviceID]bool
@@ -138,19 +141,22 @@ func (r *room) load(ctx context.Context) error {
 		return err
 	}
 	tr.heads = state.Heads
-	modded := make(map[wire.EventID]struct{})
+	modded, redacted := make(map[wire.EventID]struct{}), make(map[wire.EventID]struct{})
 	for kv, err := range r.s.store.ScanBucket(ctx, bucketModifier, r.stream[:]) {
 		if err != nil {
 			return err
 		}
-		target, _, err := decodeModifier(kv.Key, kv.Value)
+		target, m, err := decodeModifier(kv.Key, kv.Value)
 		if err != nil {
 			return err
 		}
 		modded[target] = struct{}{}
+		if m.Kind == wire.KindRedact && r.private {
+			redacted[target] = struct{}{}
+		}
 	}
 	r.mu.Lock()
-	r.state, r.roster, r.tracker, r.modded = state, ros, tr, modded
+	r.state, r.roster, r.tracker, r.modded, r.redacted = state, ros, tr, modded, redacted
 	r.mu.Unlock()
 	r.recent = newRecentEvents(recentSize)
 	return r.replay(ctx)
@@ -391,6 +397,13 @@ func newLimiter(l Limits) *limiter {
 		authors: make(map[wire.AccountID]*allowance),
 	}
 }
+
+// paceSlack is how much longer than by a room's own pace an author may have spoken, as far as what comes at
+// once is concerned: it may have been held up on the way for so long.
+const paceSlack = 10 * time.Minute
+
+// set makes the limiter follow another pace.
+func (l *limiter) set(rate, burst float64) { l.rate, l.burst = rate, burst }
 
 // wait returns how long an author must wait before allow says yes to one event of a size.
 func (l *limiter) wait(author wire.AccountID, size int, now time.Time) time.Duration {

@@ -169,7 +169,7 @@ func (r *room) prepare(ctx context.Context, req SendRequest) ([]said, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := checkTarget(req.Action, target); err != nil {
+		if err := r.checkTarget(req.Action, target); err != nil {
 			return nil, err
 		}
 		switch req.Action {
@@ -197,7 +197,15 @@ func encodeSaid(body wire.Body, ref wire.EventID) ([]said, error) {
 	return []said{{kind: body.EventKind(), content: content, ref: ref}}, nil
 }
 
-// checkTarget says whether a message may be edited, deleted or reacted to by this user.
+// checkTarget says whether a message of the room may be edited, deleted or reacted to by this user.
+func (r *room) checkTarget(action SendAction, target Message) error {
+	if action == ActionRedact && target.Kind == KindMessage && !target.Own {
+		return r.mayRedact(target.Account)
+	}
+	return checkTarget(action, target)
+}
+
+// checkTarget says whether an author may do something to a message; whoever moderates may do more.
 func checkTarget(action SendAction, target Message) error {
 	switch {
 	case target.Kind != KindMessage:
@@ -375,6 +383,7 @@ func (r *room) make(ctx context.Context, m *making, c *chain, sub *Submission) (
 		size += len(one.content) + wire.MaxHeader
 	}
 	now := r.s.cfg.Clock.Now()
+	r.limiter.set(r.pace(false))
 	if wait := r.limiter.wait(r.s.self.account, size, now); wait > 0 {
 		return wait, nil
 	}
@@ -416,6 +425,11 @@ func (r *room) compose(c *chain, one said, now time.Time) (arrival, error) {
 	h := wire.Header{
 		Kind: one.kind, Room: r.id, Certificate: cert, HLC: wire.Next(now, c.clock, c.clocks...),
 		DeviceSeq: c.seq + 1, Previous: c.previous, Parents: c.parents, Ref: one.ref, Epoch: e.number,
+	}
+	if r.private {
+		if err := r.mayPostNow(one.kind, h.HLC); err != nil {
+			return arrival{}, err
+		}
 	}
 	ev, err := wire.NewEvent(h, one.content, r.s.cfg.Device.PrivateKey(), r.s.cfg.Rand)
 	if err != nil {

@@ -182,6 +182,7 @@ type Conversation struct {
 	Membership string // see [MembershipMember]
 	Role       string // own
 	History    string // [HistoryNone] or [HistoryAll]
+	Post       string // the lowest role that may post
 	Note       string // why Membership is not MembershipMember
 }
 

@@ -96,8 +96,8 @@ func TestBodyLimits(t *testing.T) {
 		"network": {MaxNetworkName, func(n int) error {
 			return codeBody(&CreateBody{Name: "n", Topic: topic, Network: letters(n)})
 		}},
-		"rate":    {maxRatePerMinute, func(n int) error { return codeBody(&PolicyBody{RatePerMinute: uint32(n)}) }},
-		"burst":   {maxBurst, func(n int) error { return codeBody(&PolicyBody{Burst: uint32(n)}) }},
+		"rate":    {MaxRatePerMinute, func(n int) error { return codeBody(&PolicyBody{RatePerMinute: uint32(n)}) }},
+		"burst":   {MaxBurst, func(n int) error { return codeBody(&PolicyBody{Burst: uint32(n)}) }},
 		"days":    {maxHistoryDays, func(n int) error { return codeBody(&PolicyBody{HistoryDays: uint32(n)}) }},
 		"events":  {maxHistoryEvents, func(n int) error { return codeBody(&PolicyBody{HistoryEvents: uint32(n)}) }},
 		"expiry":  {maxExpirySeconds, func(n int) error { return codeBody(&PolicyBody{ExpirySeconds: uint32(n)}) }},

@@ -116,8 +116,8 @@ type EpochBody struct {
 
 // Bounds of PolicyBody.
 const (
-	maxRatePerMinute = 6000
-	maxBurst         = 1000
+	MaxRatePerMinute = 6000 // events of an author
+	MaxBurst         = 1000 // events of an author at once
 	maxHistoryDays   = 3650
 	maxHistoryEvents = 1_000_000
 	maxExpirySeconds = 10 * 365 * 24 * 60 * 60
@@ -179,9 +179,9 @@ func (b *PolicyBody) encodeBody(e *encoder) {
 func (b *PolicyBody) decodeBody(d *decoder) {
 	switch d.num {
 	case 1:
-		b.RatePerMinute = uint32(d.uint(maxRatePerMinute))
+		b.RatePerMinute = uint32(d.uint(MaxRatePerMinute))
 	case 2:
-		b.Burst = uint32(d.uint(maxBurst))
+		b.Burst = uint32(d.uint(MaxBurst))
 	case 3:
 		b.HistoryDays = uint32(d.uint(maxHistoryDays))
 	case 4:
@@ -201,8 +201,8 @@ func (b *PolicyBody) decodeBody(d *decoder) {
 
 func (b *PolicyBody) checkBody() error {
 	switch {
-	case b.RatePerMinute > maxRatePerMinute, b.Burst > maxBurst:
-		return invalidf("rate over %d a minute or burst over %d", maxRatePerMinute, maxBurst)
+	case b.RatePerMinute > MaxRatePerMinute, b.Burst > MaxBurst:
+		return invalidf("rate over %d a minute or burst over %d", MaxRatePerMinute, MaxBurst)
 	case b.HistoryDays > maxHistoryDays, b.HistoryEvents > maxHistoryEvents:
 		return invalidf("history over %d days or %d events", maxHistoryDays, maxHistoryEvents)
 	case b.PostRole > RoleOwner, b.InviteRole > RoleOwner:

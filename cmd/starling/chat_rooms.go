@@ -145,6 +145,8 @@ func (l *lineChat) policy(ctx context.Context, args []string, _ string) error {
 		req.History = args[1]
 	case "invite":
 		req.Invite = args[1]
+	case "post":
+		req.Post = args[1]
 	default:
 		return usagef("usage: %s", chatCommands()["policy"].usage)
 	}

@@ -63,17 +63,30 @@ func (a *app) roomMemberCommand(action, short string) *cobra.Command {
 }
 
 func (a *app) roomPolicyCommand() *cobra.Command {
-	var history, invite string
+	var history, invite, post string
+	var rate, burst uint32
 	cmd := &cobra.Command{
 		Use: "policy ROOM", Short: "Change what a private room allows", Args: takes(1, 1),
-		RunE: a.frontend(func(ctx context.Context, c *api.Client, args []string) error {
-			if history == "" && invite == "" {
-				return usagef("say what to change: --history none|all or --invite ROLE")
-			}
-			return c.SetPolicy(ctx, api.PolicyRequest{Target: args[0], History: history, Invite: invite})
-		}),
+		Long: "Change what a private room allows, for everybody. How long messages are kept is not for a room to say: each\n" +
+			"node keeps what its own `starling retention` says, and of a private room everything.",
 	}
+	cmd.RunE = a.frontend(func(ctx context.Context, c *api.Client, args []string) error {
+		req := api.PolicyRequest{Target: args[0], History: history, Invite: invite, Post: post}
+		if cmd.Flags().Changed("rate") {
+			req.Rate = &rate
+		}
+		if cmd.Flags().Changed("burst") {
+			req.Burst = &burst
+		}
+		if req == (api.PolicyRequest{Target: args[0]}) {
+			return usagef("say what to change: --history none|all, --invite ROLE, --post ROLE, --rate N or --burst N")
+		}
+		return c.SetPolicy(ctx, req)
+	})
 	cmd.Flags().StringVar(&history, "history", "", "what newcomers get of what was said before: none or all")
 	cmd.Flags().StringVar(&invite, "invite", "", "the lowest `ROLE` that may invite and admit")
+	cmd.Flags().StringVar(&post, "post", "", "the lowest `ROLE` that may post, edit and set the topic")
+	cmd.Flags().Uint32Var(&rate, "rate", 0, "how many things `N` each may say in a minute; 0 is the default")
+	cmd.Flags().Uint32Var(&burst, "burst", 0, "how many things `N` each may say at once; 0 is the default")
 	return cmd
 }

@@ -28,6 +28,7 @@ type Conversation struct {
 	Membership string `json:"membership,omitempty"` // member, pending, keyless, removed; see the constants
 	Role       string `json:"role,omitempty"`       // own: member, moderator, admin, owner
 	History    string `json:"history,omitempty"`    // what newcomers get of what was said before: none, all
+	Post       string `json:"post,omitempty"`       // the lowest role that may post
 	Note       string `json:"note,omitempty"`       // why Membership is not member, in words
 }
 
@@ -62,6 +63,11 @@ type PolicyRequest struct {
 	Target  string `json:"target"`
 	History string `json:"history,omitempty"` // none or all
 	Invite  string `json:"invite,omitempty"`  // the lowest role that may admit others
+	Post    string `json:"post,omitempty"`    // the lowest role that may post
+	// Rate is how many events an author may make in a minute, at most 6000, and Burst how many at once, at most
+	// 1000; 0 is the default. Without a burst it is what the rate gives for a minute.
+	Rate  *uint32 `json:"rate_per_minute,omitempty"`
+	Burst *uint32 `json:"burst,omitempty"`
 }
 
 // Actions of a [MemberChange].

@@ -82,7 +82,7 @@ func conversation(c chat.Conversation) api.Conversation {
 		Topic: c.Topic, Access: c.Access, Members: c.Members, Peers: c.Peers,
 		Unread: c.Unread, Mentions: c.Mentions, ReadSeq: c.ReadSeq, LastSeq: c.LastSeq, LastAt: stamp(c.LastAt),
 		Muted: c.Muted, Trust: string(c.Trust), Request: c.Request, Policy: c.Policy,
-		Membership: c.Membership, Role: c.Role, History: c.History, Note: c.Note,
+		Membership: c.Membership, Role: c.Role, History: c.History, Post: c.Post, Note: c.Note,
 	}
 	if c.Split != nil {
 		out.Split = &api.Split{Since: stamp(c.Split.Since), Nicks: c.Split.Nicks}

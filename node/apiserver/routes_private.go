@@ -24,7 +24,9 @@ func (r router) private() {
 		if err != nil {
 			return err
 		}
-		return svc.SetPolicy(ctx, t, chat.PolicyRequest{History: req.Body.History, Invite: req.Body.Invite})
+		return svc.SetPolicy(ctx, t, chat.PolicyRequest{
+			History: req.Body.History, Invite: req.Body.Invite, Post: req.Body.Post, Rate: req.Body.Rate, Burst: req.Body.Burst,
+		})
 	})
 	act(r, http.MethodPut, "/v1/members", "change-member", "Change a role in a private room, remove, ban or unban", func(ctx context.Context, req *in[api.MemberChange]) error {
 		svc, t, err := s.resolved(req.Body.Target)

@@ -133,6 +133,8 @@ func (m *model) cmdPolicy(args string) tea.Cmd {
 		req.History = strings.TrimSpace(value)
 	case "invite":
 		req.Invite = strings.TrimSpace(value)
+	case "post":
+		req.Post = strings.TrimSpace(value)
 	default:
 		return m.usage("policy")
 	}

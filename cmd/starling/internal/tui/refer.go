@@ -142,9 +142,20 @@ func (m *model) cmdEdit(args string) tea.Cmd {
 	return m.send(api.SendRequest{Target: target, Text: text, Action: api.ActionEdit, Ref: msg.ID})
 }
 
+// moderates says whether the user may delete what the arguments name although others said it. The node
+// knows better whose messages; this is for who may delete nobody's.
+func (m *model) moderates(args string) bool {
+	c, r := m.here()
+	if c == nil || c.Access != "private" || c.Role == "" || c.Role == "member" {
+		return false
+	}
+	_, _, named, _ := r.refer(args)
+	return named
+}
+
 // cmdDelete asks first: what others have seen does not come back.
 func (m *model) cmdDelete(args string) tea.Cmd {
-	target, msg, _, ok := m.meant(args, true)
+	target, msg, _, ok := m.meant(args, !m.moderates(args))
 	if !ok {
 		return nil
 	}
