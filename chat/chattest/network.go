@@ -37,12 +37,14 @@ type Network struct {
 	random *rand.Rand
 	cond   Conditions
 	nodes  map[wire.DeviceID]*Node
+	order  []*Node                   // of nodes, so that what is random follows from the seed alone
 	cut    map[[2]wire.DeviceID]bool // pairs that cannot reach each other, smaller first
 	deaf   map[[2]wire.DeviceID]bool // pairs between which gossip does not pass, though streams do
 	silent bool                      // what is said on streams comes nowhere
 	found  map[[32]byte]map[wire.DeviceID]bool
-	table  map[wire.RecordKey][]byte      // records left in the lookup table
-	last   map[[2]wire.DeviceID]time.Time // when the last frame of an ordered pair arrives
+	table  map[wire.RecordKey][]byte  // records left in the lookup table
+	frames map[[2]wire.DeviceID]*line // what is on its way from one node to another on their stream
+	gossip map[[2]wire.DeviceID]*line // the same for gossip
 	relays []*Relay
 	Stats  Stats
 
@@ -50,8 +52,15 @@ type Network struct {
 	seen      []string
 	recording bool
 	record    []Recorded
+}
 
-	lastGossip map[[2]wire.DeviceID]time.Time // the same for gossip
+// line carries things from one node to another in the order in which they were put on it, in real time too,
+// where timers that end at about the same moment run in any order. Guarded by the network's mu.
+type line struct {
+	last    time.Time // when what was put on it last arrives
+	waiting []func()
+	due     int  // so many of them have arrived and wait for the one before
+	busy    bool // one is being handed over
 }
 
 // Stats counts what the network did. Read it with [Network.Count].
@@ -68,8 +77,8 @@ func New(t testing.TB, seed uint64) *Network {
 	return &Network{
 		t: t, random: rand.New(rand.NewPCG(seed, 0)),
 		nodes: make(map[wire.DeviceID]*Node), cut: make(map[[2]wire.DeviceID]bool),
-		found: make(map[[32]byte]map[wire.DeviceID]bool), table: make(map[wire.RecordKey][]byte), last: make(map[[2]wire.DeviceID]time.Time),
-		lastGossip: make(map[[2]wire.DeviceID]time.Time),
+		found: make(map[[32]byte]map[wire.DeviceID]bool), table: make(map[wire.RecordKey][]byte),
+		frames: make(map[[2]wire.DeviceID]*line), gossip: make(map[[2]wire.DeviceID]*line),
 	}
 }
 
@@ -220,20 +229,41 @@ func (n *Network) watch(b []byte) {
 	}
 }
 
-// gossipDelay returns how long the next gossip message between two nodes takes. Without jitter they arrive in
-// the order of publishing. mu is held.
-func (n *Network) gossipDelay(from, to wire.DeviceID) time.Duration {
-	d := n.delay()
-	if n.cond.Jitter > 0 {
-		return d
-	}
+// carry runs fn after a delay, and after everything that was put on the same line before. mu is held.
+func (n *Network) carry(lines map[[2]wire.DeviceID]*line, from, to wire.DeviceID, d time.Duration, fn func()) {
 	key := [2]wire.DeviceID{from, to}
-	at := time.Now().Add(max(d, 1))
-	if !at.After(n.lastGossip[key]) {
-		at = n.lastGossip[key].Add(1)
+	l := lines[key]
+	if l == nil {
+		l = new(line)
+		lines[key] = l
 	}
-	n.lastGossip[key] = at
-	return time.Until(at)
+	at := time.Now().Add(max(d, 1)) // never inside the caller
+	if !at.After(l.last) {
+		at = l.last.Add(1)
+	}
+	l.last = at
+	l.waiting = append(l.waiting, fn)
+	time.AfterFunc(time.Until(at), func() { n.arrive(l) })
+}
+
+// arrive hands over the first thing on a line. If one is being handed over at this moment, that goroutine does
+// it, so that nobody waits in a way that virtual time would not see.
+func (n *Network) arrive(l *line) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l.due++
+	if l.busy {
+		return
+	}
+	l.busy = true
+	for l.due > 0 {
+		fn := l.waiting[0]
+		l.waiting, l.due = l.waiting[1:], l.due-1
+		n.mu.Unlock()
+		fn()
+		n.mu.Lock()
+	}
+	l.busy = false
 }
 
 // publish carries a gossip message to everybody in the topic.
@@ -246,7 +276,7 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 		n.record = append(n.record, Recorded{topic, sealed})
 	}
 	n.mirror(from, topic, sealed)
-	for _, to := range n.nodes {
+	for _, to := range n.order {
 		if to == from || to.topics[topic] == nil || !n.reachable(from.id, to.id) || n.deaf[pair(from.id, to.id)] {
 			continue
 		}
@@ -265,7 +295,12 @@ func (n *Network) publish(from *Node, topic wire.TopicKey, sealed []byte) {
 				continue
 			}
 			n.Stats.Carried++
-			n.later(n.gossipDelay(from.id, to.id)+behind, func() { to.deliver(topic, from.id, sealed) })
+			d := n.delay() + behind
+			if deliver := func() { to.deliver(topic, from.id, sealed) }; n.cond.Jitter > 0 {
+				n.later(d, deliver) // gossip takes many ways: one message overtakes another
+			} else {
+				n.carry(n.gossip, from.id, to.id, d, deliver)
+			}
 		}
 	}
 }
@@ -320,14 +355,8 @@ func (n *Network) send(from *Node, to wire.DeviceID, frame []byte) error {
 	}
 	n.Stats.Frames++
 	n.watch(frame)
-	key := [2]wire.DeviceID{from.id, to}
-	at := time.Now().Add(max(n.delay(), 1))
-	if !at.After(n.last[key]) {
-		at = n.last[key].Add(1)
-	}
-	n.last[key] = at
 	node := n.nodes[to]
-	n.later(time.Until(at), func() { node.frame(from.id, frame) })
+	n.carry(n.frames, from.id, to, n.delay(), func() { node.frame(from.id, frame) })
 	return nil
 }
 

@@ -93,6 +93,7 @@ func (n *Network) Node(name string) *Node {
 	}
 	n.mu.Lock()
 	n.nodes[nd.id] = nd
+	n.order = append(n.order, nd)
 	n.mu.Unlock()
 	return nd
 }
