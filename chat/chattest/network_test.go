@@ -1,6 +1,7 @@
 package chattest
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/starling-chat/starling/chat/wire"
@@ -12,18 +13,21 @@ func TestOrderInRealTime(t *testing.T) {
 	const count = 20_000
 	n := New(t, 1)
 	from, to := wire.DeviceID{1}, wire.DeviceID{2}
+	var mu sync.Mutex // guards got
 	var got []int
-	done := make(chan struct{})
+	var all sync.WaitGroup
+	all.Add(count)
 	n.mu.Lock()
 	for i := range count {
 		n.carry(n.gossip, from, to, 0, func() {
-			if got = append(got, i); len(got) == count { // one at a time, so it needs no lock
-				close(done)
-			}
+			defer all.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			got = append(got, i)
 		})
 	}
 	n.mu.Unlock()
-	<-done
+	all.Wait()
 	for i, v := range got {
 		if v != i {
 			t.Fatalf("in place %d came %d", i, v)
