@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,6 +86,9 @@ type gossipRoom struct {
 	cancel  context.CancelFunc
 	loops   sync.WaitGroup
 	deliver atomic.Pointer[func(chat.Incoming)]
+
+	mu      sync.Mutex // guards members
+	members map[peer.ID]struct{}
 }
 
 func newGossip(p *plan, self peer.ID) *gossip {
@@ -219,7 +224,7 @@ func (g *gossip) Join(ctx context.Context, keys *wire.RoomKeys, deliver func(cha
 		t.room.deliver.Store(&deliver)
 		return nil
 	}
-	room := &gossipRoom{}
+	room := &gossipRoom{members: make(map[peer.ID]struct{})}
 	room.deliver.Store(&deliver)
 	if room.events, err = t.topic.EventHandler(); err == nil {
 		room.sub, err = t.topic.Subscribe(pubsub.WithBufferSize(g.limits.Queue))
@@ -265,13 +270,20 @@ func (g *gossip) receive(ctx context.Context, room *gossipRoom) {
 	}
 }
 
-// watch reports who takes part.
+// watch notes and reports who takes part.
 func (g *gossip) watch(ctx context.Context, topic wire.TopicKey, room *gossipRoom) {
 	for {
 		e, err := room.events.NextPeerEvent(ctx)
 		if err != nil {
 			return
 		}
+		room.mu.Lock()
+		if e.Type == pubsub.PeerJoin {
+			room.members[e.Peer] = struct{}{}
+		} else {
+			delete(room.members, e.Peer)
+		}
+		room.mu.Unlock()
 		if e.Type == pubsub.PeerJoin {
 			g.hooks.member(topic, e.Peer)
 		}
@@ -392,6 +404,9 @@ func (g *gossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte
 	return nil
 }
 
+// Subscribed says whether a peer takes part in a topic. It implements relay.Forwarder.
+func (g *gossip) Subscribed(topic wire.TopicKey, p peer.ID) bool { return g.filter.has(p, topic) }
+
 // Pass publishes a checked sealed event of a forwarded topic that came by another way than gossip. What
 // gossip has had already is left alone by the library. It implements relay.Forwarder.
 func (g *gossip) Pass(ctx context.Context, s *wire.Sealed) error {
@@ -422,15 +437,21 @@ func (g *gossip) Peers(topic wire.TopicKey) []wire.DeviceID {
 	return out
 }
 
-// peers lists everybody who takes part in a topic and is connected, relays included.
+// peers lists everybody who takes part in a joined topic and is connected, relays included. It is asked
+// for every room every second: the library would stop its loop for each, and wake two threads.
 func (g *gossip) peers(topic wire.TopicKey) []peer.ID {
 	g.mu.RLock()
-	ps := g.ps
+	var room *gossipRoom
+	if t := g.topics[topic]; t != nil {
+		room = t.room
+	}
 	g.mu.RUnlock()
-	if ps == nil {
+	if room == nil {
 		return nil
 	}
-	return ps.ListPeers(wire.Topic(topic))
+	room.mu.Lock()
+	defer room.mu.Unlock()
+	return slices.Collect(maps.Keys(room.members))
 }
 
 // joined lists the topics of this device's rooms.
@@ -494,6 +515,13 @@ func (f *topicFilter) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_S
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+func (f *topicFilter) has(p peer.ID, topic wire.TopicKey) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.peers[p][topic]
+	return ok
 }
 
 // forget drops what is known of a peer whose stream ended.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -138,7 +139,10 @@ func (n *Node) goodAddrs(p peer.ID) []ma.Multiaddr {
 			out = append(out, c.RemoteMultiaddr())
 		}
 	}
-	for _, a := range n.host.Peerstore().Addrs(p) {
+	// The peerstore gives them in any order; in a fixed one the same addresses are cached once only.
+	listens := n.host.Peerstore().Addrs(p)
+	slices.SortFunc(listens, func(a, b ma.Multiaddr) int { return bytes.Compare(a.Bytes(), b.Bytes()) })
+	for _, a := range listens {
 		if !slices.ContainsFunc(out, a.Equal) {
 			out = append(out, a)
 		}

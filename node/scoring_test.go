@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/starling-chat/starling/chat"
+	"github.com/starling-chat/starling/chat/chattest"
 	"github.com/starling-chat/starling/chat/wire"
 )
 
@@ -131,39 +130,6 @@ func testRoom(t *testing.T) *wire.RoomKeys {
 	return keys
 }
 
-// sealedText makes an event of somebody nobody knows.
-func sealedText(t *testing.T, k *wire.RoomKeys, text string) []byte {
-	t.Helper()
-	now := time.Now()
-	_, account, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, device, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := wire.IssueCertificate(account, wire.DeviceID(pub), now.Add(-time.Hour), now.Add(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := wire.EncodeBody(&wire.MessageBody{Text: text})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := wire.NewEvent(wire.Header{
-		Kind: wire.KindMessage, Room: wire.PublicRoomID(k.Topic), Certificate: cert, HLC: wire.HLCFromTime(now), DeviceSeq: 1,
-	}, body, device, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := k.Seal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Bytes()
-}
-
 // Who sends what no honest node sends loses its place in the mesh with the first message, and is not heard
 // at all after a few; who is honest never has a bad score, be it silent or talkative.
 func TestScoreOfInvalidMessages(t *testing.T) {
@@ -177,7 +143,7 @@ func TestScoreOfInvalidMessages(t *testing.T) {
 		t.Helper()
 		heard := me.heard.Load()
 		for i := range texts {
-			if err := n.gossip.Publish(t.Context(), keys.Topic, sealedText(t, keys, fmt.Sprint(i))); err != nil {
+			if err := n.gossip.Publish(t.Context(), keys.Topic, chattest.SealText(t, keys, time.Now(), fmt.Sprint(i)).Bytes()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -201,7 +167,7 @@ func TestScoreOfInvalidMessages(t *testing.T) {
 	heard := me.heard.Load()
 	for i := range 5 {
 		lie(100 + i)
-		if err := bad.topic.Publish(t.Context(), sealedText(t, keys, "for once the truth")); err != nil {
+		if err := bad.topic.Publish(t.Context(), chattest.SealText(t, keys, time.Now(), "for once the truth").Bytes()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,7 +205,7 @@ func TestScoreOfTheSilent(t *testing.T) {
 		n := strange(t, keys)
 		n.meet(t, me)
 		honest = append(honest, n)
-		if err := n.topic.Publish(t.Context(), sealedText(t, keys, "hello")); err != nil {
+		if err := n.topic.Publish(t.Context(), chattest.SealText(t, keys, time.Now(), "hello").Bytes()); err != nil {
 			t.Fatal(err)
 		}
 		until(t, 10*time.Second, "it is heard", func() bool { return me.heard.Load() == int64(i+1) })

@@ -19,19 +19,14 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: "Read everything in the store and verify it. A running node does it itself; without one the store\n" +
 			"is opened here. What is damaged is removed, so that others can send it again.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if a.global.timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, a.global.timeout)
-				defer cancel()
-			}
-			c := a.client()
-			defer c.Close()
-			report, err := c.Check(ctx)
-			var e *api.Error
-			if errors.As(err, &e) && e.Code == api.CodeNotRunning {
-				report, err = a.checkOffline(ctx, f)
-			}
+			var report api.CheckReport
+			err := a.onStore(cmd.Context(), f, func(ctx context.Context, c *api.Client) (err error) {
+				report, err = c.Check(ctx)
+				return err
+			}, func(ctx context.Context, cfg node.Config) (err error) {
+				report, err = node.CheckStore(ctx, cfg)
+				return err
+			})
 			if err != nil {
 				return err
 			}
@@ -49,22 +44,9 @@ func (a *app) purgeCommand() *cobra.Command {
 		Long: "Rewrite the store, so that the texts of deleted messages and whatever else was replaced leave its\n" +
 			"files, and erase the keys of what cannot be rewritten. It takes as long as copying the store.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			if a.global.timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, a.global.timeout)
-				defer cancel()
-			}
-			c := a.client()
-			defer c.Close()
-			err := c.Purge(ctx)
-			var e *api.Error
-			if errors.As(err, &e) && e.Code == api.CodeNotRunning {
-				var cfg node.Config
-				if cfg, _, err = a.nodeConfig(f, false, slog.LevelWarn); err == nil {
-					err = node.PurgeStore(ctx, cfg)
-				}
-			}
+			err := a.onStore(cmd.Context(), f, func(ctx context.Context, c *api.Client) error {
+				return c.Purge(ctx)
+			}, node.PurgeStore)
 			if err == nil {
 				a.note("what was deleted is off the disk; copies elsewhere and flash storage may still have it")
 			}
@@ -75,12 +57,25 @@ func (a *app) purgeCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) checkOffline(ctx context.Context, f startFlags) (api.CheckReport, error) {
+// onStore does something with the store: asks the node that runs, or opens it here when none does.
+func (a *app) onStore(ctx context.Context, f startFlags, ask func(context.Context, *api.Client) error, open func(context.Context, node.Config) error) error {
+	if a.global.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.global.timeout)
+		defer cancel()
+	}
+	c := a.client()
+	defer c.Close()
+	err := ask(ctx, c)
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.CodeNotRunning {
+		return err
+	}
 	cfg, _, err := a.nodeConfig(f, false, slog.LevelWarn)
 	if err != nil {
-		return api.CheckReport{}, err
+		return err
 	}
-	return node.CheckStore(ctx, cfg)
+	return open(ctx, cfg)
 }
 
 func (a *app) printCheck(report api.CheckReport) error {

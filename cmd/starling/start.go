@@ -168,6 +168,7 @@ func (a *app) start(ctx context.Context, f startFlags, relay bool, usual slog.Le
 		return nil, err
 	}
 	go func() { r.done <- r.node.Run(ctx) }() // ends with ctx, or with the node; the caller waits on done
+	go trimMemory(ctx)                        // ends with ctx; holds nothing
 	select {
 	case <-r.node.Ready():
 		return r, nil

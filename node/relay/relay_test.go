@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"go.uber.org/goleak"
 
+	"github.com/starling-chat/starling/chat/chattest"
 	roomsync "github.com/starling-chat/starling/chat/sync"
 	"github.com/starling-chat/starling/chat/sync/drive"
 	"github.com/starling-chat/starling/chat/wire"
@@ -31,6 +32,17 @@ type topics struct {
 	mu     sync.Mutex // guards all below
 	joined map[wire.TopicKey]bool
 	passed []wire.SealedID
+	late   int // so many times nobody has subscribed yet
+}
+
+func (f *topics) Subscribed(wire.TopicKey, peer.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.late > 0 {
+		f.late--
+		return false
+	}
+	return true
 }
 
 func (f *topics) Pass(_ context.Context, s *wire.Sealed) error {
@@ -195,6 +207,30 @@ func TestAttachForwardsAndDetachStops(t *testing.T) {
 	}
 }
 
+// A client that has its answer is handed what passes: its subscription comes on another stream, and what was
+// said between the two was lost until the next sync. A client that never subscribes is answered all the same.
+func TestAttachedMeansSubscribed(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.topics.late = 3
+	if got := w.attach(wire.WantForward, time.Minute, room("a"), room("b")); got.Code != wire.RelayOK {
+		t.Fatalf("attached: %+v", got)
+	}
+	w.topics.mu.Lock()
+	late := w.topics.late
+	w.topics.late = 1 << 30
+	w.topics.mu.Unlock()
+	if late != 0 {
+		t.Errorf("answered before the client was subscribed")
+	}
+	began := time.Now()
+	if got := w.attach(wire.WantForward, time.Minute, room("c")); got.Code != wire.RelayOK {
+		t.Fatalf("attached: %+v", got)
+	}
+	if took := time.Since(began); took < subscribePatience {
+		t.Errorf("waited %s, want %s", took, subscribePatience)
+	}
+}
+
 func TestAttachNeedsTheTopicKey(t *testing.T) {
 	w := newWorld(t, Config{})
 	k, other := room("a"), room("b")
@@ -338,38 +374,6 @@ func TestMirrorDropsTheGreedyFirst(t *testing.T) {
 	}
 }
 
-// say makes a sealed event of a member with a certificate of its own.
-func say(t *testing.T, k *wire.RoomKeys, at time.Time, text string) *wire.Sealed {
-	t.Helper()
-	_, account, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, device, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := wire.IssueCertificate(account, wire.DeviceID(pub), at.Add(-time.Hour), at.Add(time.Hour))
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := wire.EncodeBody(&wire.MessageBody{Text: text})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := wire.NewEvent(wire.Header{
-		Kind: wire.KindMessage, Room: wire.PublicRoomID(k.Topic), Certificate: cert, HLC: wire.HLCFromTime(at), DeviceSeq: 1,
-	}, body, device, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := k.Seal(e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
 // member runs a sync session of a room's member with the mirror and returns what came of it. The mirror
 // takes one session a topic at a time, and notices the end of the last one a moment later than its member.
 func (w *world) member(k *wire.RoomKeys, have map[roomsync.ID]*wire.Sealed, prove bool) roomsync.Report {
@@ -448,7 +452,7 @@ func TestMirrorKeepsForTheAbsent(t *testing.T) {
 	w.attach(wire.WantMirror, time.Minute, k)
 	ada := map[roomsync.ID]*wire.Sealed{}
 	for i := range 300 {
-		s := say(t, k, time.Now().Add(-time.Hour+time.Duration(i)*time.Second), "hello")
+		s := chattest.SealText(t, k, time.Now().Add(-time.Hour+time.Duration(i)*time.Second), "hello")
 		ada[roomsync.ID(s.ID)] = s
 	}
 	if r := w.member(k, ada, true); r.End != roomsync.EndFinished || r.Served != 300 {
@@ -476,7 +480,7 @@ func TestMirrorPassesOnWhatIsFresh(t *testing.T) {
 	w := newWorld(t, Config{})
 	k := room("a")
 	w.attach(wire.WantMirror, time.Minute, k)
-	old, fresh := say(t, k, time.Now().Add(-time.Hour), "old"), say(t, k, time.Now().Add(-10*time.Second), "fresh")
+	old, fresh := chattest.SealText(t, k, time.Now().Add(-time.Hour), "old"), chattest.SealText(t, k, time.Now().Add(-10*time.Second), "fresh")
 	ada := map[roomsync.ID]*wire.Sealed{roomsync.ID(old.ID): old, roomsync.ID(fresh.ID): fresh}
 	if r := w.member(k, ada, true); r.End != roomsync.EndFinished || r.Served != 2 {
 		t.Fatalf("ada brought her events: %+v", r)
@@ -491,11 +495,11 @@ func TestMirrorPassesOnWhatIsFresh(t *testing.T) {
 func TestMirrorKeepsWhatIsForwarded(t *testing.T) {
 	w := newWorld(t, Config{Archive: ArchiveConfig{Events: 40}})
 	k := room("a")
-	stray := say(t, k, time.Now().Add(-time.Hour), "before anybody attached")
+	stray := chattest.SealText(t, k, time.Now().Add(-time.Hour), "before anybody attached")
 	w.archive.Keep(stray, w.client)
 	w.attach(wire.WantMirror, time.Minute, k)
 	for i := range 200 {
-		w.archive.Keep(say(t, k, time.Now().Add(-time.Hour+time.Duration(i)*time.Second), "x"), w.client)
+		w.archive.Keep(chattest.SealText(t, k, time.Now().Add(-time.Hour+time.Duration(i)*time.Second), "x"), w.client)
 	}
 	ben := map[roomsync.ID]*wire.Sealed{}
 	for len(w.archive.queue) > 0 { // the keeper takes them one batch after the other

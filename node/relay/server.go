@@ -28,6 +28,10 @@ const (
 	// sweepEvery is how often leases that ran out are taken back and the lists looked at: a denied
 	// peer is gone within five seconds.
 	sweepEvery = 2 * time.Second
+	// subscribePatience bounds the wait for the topic layer of a client that attaches, and subscribeLook is how
+	// often it is looked at: its subscription comes on a stream of its own, mostly sooner than the request.
+	subscribePatience = 2 * time.Second
+	subscribeLook     = 10 * time.Millisecond
 	// requestBurst is how many requests a client may make at once, out of a minute's.
 	requestBurst = 20
 )
@@ -36,6 +40,8 @@ const (
 type Forwarder interface {
 	// Forward begins to take part in a topic; stop ends it. Several calls for one topic add up.
 	Forward(topic wire.TopicKey) (stop func(), err error)
+	// Subscribed says whether a peer takes part in a topic, so that it is handed what passes.
+	Subscribed(topic wire.TopicKey, p peer.ID) bool
 	// Pass hands a checked event that came by sync to those who take part in its topic, if it is forwarded.
 	Pass(ctx context.Context, s *wire.Sealed) error
 }
@@ -233,7 +239,9 @@ func (s *Server) answer(p peer.ID, addr ma.Multiaddr, client wire.DeviceID, payl
 	}
 	switch f := f.(type) {
 	case *wire.RelayAttach:
-		return s.attach(p, client, f), nil
+		answer := s.attach(p, client, f)
+		s.awaitSubscriptions(p, answer.Grants)
+		return answer, nil
 	case *wire.RelayDetach:
 		s.detach(p, f.Topics)
 		return &wire.RelayAttached{Code: wire.RelayOK, Limits: s.limits()}, nil
@@ -288,6 +296,27 @@ func (s *Server) attach(p peer.ID, client wire.DeviceID, f *wire.RelayAttach) *w
 		answer.Grants = append(answer.Grants, g)
 	}
 	return answer
+}
+
+// awaitSubscriptions makes an answer mean what it says: from here on the client is handed what passes in the
+// topics that it was granted. What passed before it fetches by sync.
+func (s *Server) awaitSubscriptions(p peer.ID, grants []wire.RelayGrant) {
+	if s.forward == nil {
+		return
+	}
+	patience := time.NewTimer(subscribePatience)
+	defer patience.Stop()
+	look := time.NewTicker(subscribeLook)
+	defer look.Stop()
+	for _, g := range grants {
+		for g.Code == wire.RelayOK && !s.forward.Subscribed(g.Topic, p) {
+			select {
+			case <-look.C:
+			case <-patience.C:
+				return // it may have no topic layer at all
+			}
+		}
+	}
 }
 
 // explain names the limit behind a code.

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	// trimEvery is how often a quiet node gives back what it does not use. The runtime by itself waits until
+	// its heap has doubled, and counts the store's write buffer, most of which nobody has touched.
+	trimEvery = 30 * time.Second
+	// trimQuiet is how many bytes a node may allocate in that time and count as quiet. A collection takes
+	// about ten milliseconds then; a busy node is left to the runtime.
+	trimQuiet = 16 << 20
+)
+
+// trimMemory gives unused memory back to the system while the node is quiet, until ctx ends.
+func trimMemory(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for before := allocated(); ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		now := allocated()
+		if now-before < trimQuiet {
+			debug.FreeOSMemory()
+		}
+		before = now
+	}
+}
+
+// allocated returns how many bytes the process has allocated since its start.
+func allocated() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
