@@ -110,9 +110,9 @@ func parsePosting(b []byte) ([]uint16, error) {
 
 // termHash is how terms appear in keys: SipHash under a secret key, so that
 // the index does not spell out the texts.
-func (s *Store) termHash(term string) uint64 {
-	return siphash.Hash(s.seal.tag1, s.seal.tag0, []byte(term))
-}
+func (s *Store) termHash(term string) uint64 { return s.hashTerm([]byte(term)) }
+
+func (s *Store) hashTerm(term []byte) uint64 { return siphash.Hash(s.seal.tag1, s.seal.tag0, term) }
 
 // Index adds a text to the search index under its record's arrival number.
 // Call it once for each record, in the order of arrival, with an empty text
@@ -126,7 +126,7 @@ func (s *Store) Index(ctx context.Context, stream StreamID, arrival uint64, text
 	if len(text) > MaxIndexText {
 		return fmt.Errorf("indexing text of %d bytes, at most %d: %w", len(text), MaxIndexText, ErrTooBig)
 	}
-	terms := Terms(text)
+	hashes := termHashes(text, s.hashTerm)
 	x := &s.search
 	x.mu.Lock()
 	if x.pending == nil {
@@ -138,11 +138,10 @@ func (s *Store) Index(ctx context.Context, stream StreamID, arrival uint64, text
 		x.pending[stream] = p
 	}
 	p.last = max(p.last, arrival)
-	for _, t := range terms {
-		h := s.termHash(t)
+	for _, h := range hashes {
 		p.terms[h] = append(p.terms[h], arrival)
 	}
-	x.postings += len(terms) + 1
+	x.postings += len(hashes) + 1
 	full := x.postings >= flushPostings
 	x.mu.Unlock()
 	if full {
@@ -268,11 +267,7 @@ func (s *Store) Unindex(ctx context.Context, stream StreamID, arrival uint64, te
 	x := &s.search
 	x.flushMu.Lock()
 	defer x.flushMu.Unlock()
-	terms := Terms(text)
-	hashes := make([]uint64, len(terms))
-	for i, t := range terms {
-		hashes[i] = s.termHash(t)
-	}
+	hashes := termHashes(text, s.hashTerm)
 	x.mu.Lock()
 	for _, m := range []map[StreamID]*streamPostings{x.pending, x.flushing} {
 		if p := m[stream]; p != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -14,6 +15,9 @@ type stretch struct {
 	text []rune
 	cjk  bool
 }
+
+// firstCJK is below every character of the scripts that do not separate words.
+const firstCJK = 0x1100
 
 // stretches splits a text, normalized to NFKC and lower case, into its words and
 // its Chinese, Japanese and Korean stretches. Everything else separates.
@@ -26,7 +30,7 @@ func stretches(text string) (out []stretch) {
 		cur = stretch{}
 	}
 	for _, r := range strings.ToLower(norm.NFKC.String(text)) {
-		cjk := unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul) || r == 'ー'
+		cjk := r >= firstCJK && (unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul) || r == 'ー')
 		if !cjk && !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r) {
 			end()
 			continue
@@ -61,6 +65,52 @@ func Terms(text string) []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
+
+// termHashes returns the distinct hashes of a text's terms, in no order. Most texts are ASCII, whose
+// words can be hashed where they stand.
+func termHashes(text string, hash func([]byte) uint64) []uint64 {
+	var scratch [512]byte
+	lower, ok := lowerASCII(scratch[:0], text)
+	if !ok {
+		terms := Terms(text)
+		out := make([]uint64, len(terms))
+		for i, t := range terms {
+			out[i] = hash([]byte(t))
+		}
+		return out
+	}
+	var list [96]uint64
+	out := list[:0]
+	for i := 0; i < len(lower); {
+		n := 0
+		for i+n < len(lower) && wordByte(lower[i+n]) {
+			n++
+		}
+		if n > 0 {
+			out = append(out, hash(lower[i:i+n]))
+		}
+		i += n + 1
+	}
+	slices.Sort(out)
+	return slices.Clone(slices.Compact(out))
+}
+
+// lowerASCII appends a text in lower case to b, or says that the text is not ASCII.
+func lowerASCII(b []byte, text string) ([]byte, bool) {
+	for i := range len(text) {
+		c := text[i]
+		if c >= utf8.RuneSelf {
+			return nil, false
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b, true
+}
+
+func wordByte(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 // queryTerms returns the terms that a match must hold, the longest (and so
 // likely the rarest) first: pairs where there are any, single characters only
