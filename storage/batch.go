@@ -231,13 +231,57 @@ func (o *putOp) guard(*tx) (guardOp, error) {
 	return guardOp{code: guardOpPut, key: o.key, value: o.value}, nil
 }
 
-// Schedule puts an item into a queue under its due time (to the millisecond),
-// or moves it there and replaces its value if the queue has it already. Queues
-// need not be created.
+// Schedule puts an item into a queue under its due time (to the millisecond), or
+// moves it there and replaces its value if the queue has it
+// already. An item is either scheduled or held (see Hold), not both. Queues need
+// not be created.
 func (b *Batch) Schedule(queue string, due time.Time, id ID, value []byte) {
 	b.checkName("queue", queue)
 	b.checkValue(value)
 	b.add(128+len(value), &scheduleOp{queue, millis(due), id, bytes.Clone(value)})
+}
+
+// Hold puts an item into a queue that never falls due, or replaces its value:
+// Queue and QueueItem find it, Due does not. It costs half of what Schedule does.
+func (b *Batch) Hold(queue string, id ID, value []byte) {
+	b.checkName("queue", queue)
+	b.checkValue(value)
+	b.add(128+len(value), &holdOp{queue, id, bytes.Clone(value)})
+}
+
+type holdOp struct {
+	queue string
+	id    ID
+	value []byte
+}
+
+func (o *holdOp) apply(t *tx, _ *Result) error {
+	t.put(dueKey(o.queue, neverDue, o.id), append([]byte{}, o.value...))
+	return nil
+}
+
+func (o *holdOp) guard(*tx) (guardOp, error) {
+	return guardOp{code: guardOpSchedule, name: o.queue, at: neverDue, id: o.id, value: o.value}, nil
+}
+
+// Release takes an item that is held out of a queue. A missing one is no error.
+func (b *Batch) Release(queue string, id ID) {
+	b.checkName("queue", queue)
+	b.add(128, &releaseOp{queue, id})
+}
+
+type releaseOp struct {
+	queue string
+	id    ID
+}
+
+func (o *releaseOp) apply(t *tx, _ *Result) error {
+	t.del(dueKey(o.queue, neverDue, o.id))
+	return nil
+}
+
+func (o *releaseOp) guard(*tx) (guardOp, error) {
+	return guardOp{code: guardOpUnschedule, name: o.queue, id: o.id}, nil
 }
 
 type scheduleOp struct {
@@ -253,7 +297,8 @@ func (o *scheduleOp) guard(*tx) (guardOp, error) {
 	return guardOp{code: guardOpSchedule, name: o.queue, at: o.ms, id: o.id, value: o.value}, nil
 }
 
-// Unschedule takes an item out of a queue. A missing one is no error.
+// Unschedule takes an item that is scheduled out of a queue. A missing one is no
+// error.
 func (b *Batch) Unschedule(queue string, id ID) {
 	b.checkName("queue", queue)
 	b.add(128, &unscheduleOp{queue, id})

@@ -100,7 +100,7 @@ func (s *Store) opened(ctx context.Context, sp span, fn func(key, plain []byte) 
 // Item is one entry of a queue.
 type Item struct {
 	ID    ID
-	Due   time.Time // UTC, to the millisecond
+	Due   time.Time // UTC, to the millisecond; zero if it is held
 	Value []byte
 }
 
@@ -119,15 +119,27 @@ func (s *Store) Due(ctx context.Context, queue string, now time.Time, limit int)
 	return out, nil
 }
 
-// Queue yields all items of a queue, the earliest due first.
+// Queue yields all items of a queue, the earliest due first and those that are
+// held last.
 func (s *Store) Queue(ctx context.Context, queue string) iter.Seq2[Item, error] {
-	return s.queue(ctx, queue, 1<<64-1)
+	return func(yield func(Item, error) bool) {
+		for it, err := range s.queue(ctx, queue, neverDue) {
+			if !yield(it, err) || err != nil {
+				return
+			}
+		}
+		for it, err := range s.held(ctx, queue) {
+			if !yield(it, err) {
+				return
+			}
+		}
+	}
 }
 
-// NextDue returns when the earliest item of a queue falls due; ok is false for
-// an empty queue.
+// NextDue returns when the earliest item of a queue falls due; ok is false if
+// none will.
 func (s *Store) NextDue(ctx context.Context, queue string) (due time.Time, ok bool, err error) {
-	for it, err := range s.Queue(ctx, queue) {
+	for it, err := range s.queue(ctx, queue, neverDue) {
 		return it.Due, err == nil, err
 	}
 	return time.Time{}, false, nil
@@ -141,15 +153,19 @@ func (s *Store) QueueItem(ctx context.Context, queue string, id ID) (it Item, er
 			if err != nil {
 				return err
 			}
-			if ms == nil {
-				return ErrNotFound
+			held := ms == nil
+			if held {
+				ms = be64(neverDue)
 			}
 			key := namedKey(kindDue, queue, append(bytes.Clone(ms), id[:]...))
 			plain, err := openFrom(s.seal, snap, key)
 			if err != nil {
 				return err
 			}
-			if plain == nil {
+			switch {
+			case plain == nil && held:
+				return ErrNotFound
+			case plain == nil:
 				return fmt.Errorf("queue index names a missing item: %w", ErrCorrupt)
 			}
 			it, err = parseItem(key[2+len(queue):], plain)
@@ -167,18 +183,37 @@ func parseItem(rest, plain []byte) (Item, error) {
 	if err != nil {
 		return Item{}, err
 	}
-	return Item{ID: id, Due: fromMillis(ms), Value: plain}, nil
+	it := Item{ID: id, Value: plain}
+	if ms != neverDue {
+		it.Due = fromMillis(ms)
+	}
+	return it, nil
 }
 
 // queue yields the items due before the given millisecond.
 func (s *Store) queue(ctx context.Context, queue string, before uint64) iter.Seq2[Item, error] {
+	return s.items(ctx, queue, nil, be64(before))
+}
+
+// held yields the items that never fall due.
+func (s *Store) held(ctx context.Context, queue string) iter.Seq2[Item, error] {
+	return s.items(ctx, queue, be64(neverDue), nil)
+}
+
+// items yields the items whose encoded due time is in [from, to); nil: no bound.
+func (s *Store) items(ctx context.Context, queue string, from, to []byte) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		if err := checkName("queue", queue); err != nil {
 			yield(Item{}, err)
 			return
 		}
 		sp := prefixSpan(namedKey(kindDue, queue, nil))
-		sp.to = namedKey(kindDue, queue, be64(before))
+		if from != nil {
+			sp.from = namedKey(kindDue, queue, from)
+		}
+		if to != nil {
+			sp.to = namedKey(kindDue, queue, to)
+		}
 		stopped := false
 		var inner error
 		err := s.opened(ctx, sp, func(key, plain []byte) bool {

@@ -49,7 +49,7 @@ func childMain(mode, dir string) error {
 		return childWrite(ctx, dir, hook)
 	case "migrate":
 		o := testOptions(dir)
-		o.schema, o.migrations, o.hook = 2, testMigrations(), hook
+		o.schema, o.migrations, o.hook = schemaVersion+1, testMigrations(), hook
 		s, err := Open(ctx, o)
 		if err != nil {
 			return err

@@ -240,9 +240,9 @@ func killAt(spec string) (func(string) error, error) {
 	}, nil
 }
 
-// testMigrations turn schema 1 into 2: every bucket value gets a prefix.
+// testMigrations turn the schema into the next one: every bucket value gets a prefix.
 func testMigrations() map[uint64]migration {
-	return map[uint64]migration{1: func(ctx context.Context, s *Store) error {
+	return map[uint64]migration{schemaVersion: func(ctx context.Context, s *Store) error {
 		var b Batch
 		for kv, err := range s.ScanBucket(ctx, "old", nil) {
 			if err != nil {
@@ -274,9 +274,9 @@ func TestMigration(t *testing.T) {
 		}
 	}
 	o := testOptions(dir)
-	o.schema, o.migrations = 2, testMigrations()
+	o.schema, o.migrations = schemaVersion+1, testMigrations()
 	s = mustOpen(t, o)
-	if r := s.State().Recovery; r.Migrated != 1 {
+	if r := s.State().Recovery; r.Migrated != schemaVersion {
 		t.Fatalf("recovery %+v", r)
 	}
 	for i := range 10 {

@@ -276,9 +276,14 @@ func (s *Store) addGuardOp(ctx context.Context, b *Batch, o guardOp) error {
 			Expires: fromExpiry(o.expires), Value: o.value,
 		})
 	case guardOpSchedule:
-		b.Schedule(o.name, fromMillis(o.at), o.id, o.value)
-	case guardOpUnschedule:
+		if o.at == neverDue {
+			b.Hold(o.name, o.id, o.value)
+		} else {
+			b.Schedule(o.name, fromMillis(o.at), o.id, o.value)
+		}
+	case guardOpUnschedule: // of either kind
 		b.Unschedule(o.name, o.id)
+		b.Release(o.name, o.id)
 	case guardOpReplace:
 		// What it replaces may be lost with the rest.
 		if have, err := s.Has(ctx, []ID{o.id}); err != nil || !have[0] {

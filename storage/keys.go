@@ -15,7 +15,7 @@ const (
 	kindDigest    = 'f' // stream8 day4: count, SHA-256
 	kindComplete  = 'k' // stream8: intervals known to be complete
 	kindExpiry    = 'e' // expires8 id32: nothing
-	kindDue       = 'q' // queue due8 id32: the item
+	kindDue       = 'q' // queue due8 id32: the item; due is all ones: held
 	kindQueued    = 'r' // queue id32: due8
 	kindBucket    = 'b' // bucket key: the value
 	kindEphemeral = 'p' // bucket key: the value, under an epoch key
@@ -79,6 +79,10 @@ func namedKey(kind byte, name string, rest []byte) []byte {
 func dueKey(queue string, ms uint64, id ID) []byte {
 	return namedKey(kindDue, queue, append(be64(ms), id[:]...))
 }
+
+// neverDue stands for the due time of an item that is held. Such an item has no
+// entry of kindQueued.
+const neverDue = 1<<64 - 1
 
 func queuedKey(queue string, id ID) []byte { return namedKey(kindQueued, queue, id[:]) }
 

@@ -7,7 +7,7 @@ import (
 )
 
 // schemaVersion is the version of keys and values this program writes.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // schemaName is the key under which the version is stored.
 const schemaName = "schema"
@@ -15,7 +15,11 @@ const schemaName = "schema"
 // migrations turn the schema of version n into n+1. Each works in transactions
 // of its own (Store.update) and must bear being repeated, since a crash may
 // interrupt it; the version is raised after it returned.
-var migrations = map[uint64]migration{}
+var migrations = map[uint64]migration{
+	// Version 2 has items that are held: what version 1 wrote stays as it is, and
+	// a program that knows version 1 alone would not find them.
+	1: func(context.Context, *Store) error { return nil },
+}
 
 type migration func(ctx context.Context, s *Store) error
 

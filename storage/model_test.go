@@ -22,14 +22,15 @@ type model struct {
 	bucket  map[string]string
 	secret  map[string]string
 	queue   map[ID]Item
+	held    map[ID]string
 }
 
 func newModel() *model {
-	return &model{map[ID]Record{}, map[StreamID]uint64{}, map[string]string{}, map[string]string{}, map[ID]Item{}}
+	return &model{map[ID]Record{}, map[StreamID]uint64{}, map[string]string{}, map[string]string{}, map[ID]Item{}, map[ID]string{}}
 }
 
 func (m *model) clone() *model {
-	return &model{maps.Clone(m.records), maps.Clone(m.arrival), maps.Clone(m.bucket), maps.Clone(m.secret), maps.Clone(m.queue)}
+	return &model{maps.Clone(m.records), maps.Clone(m.arrival), maps.Clone(m.bucket), maps.Clone(m.secret), maps.Clone(m.queue), maps.Clone(m.held)}
 }
 
 func (m *model) append(r Record) Appended {
@@ -94,7 +95,7 @@ func (m *machine) commit(t *rapid.T) {
 	for range rapid.IntRange(1, 6).Draw(t, "ops") {
 		id := testID(rapid.IntRange(0, 30).Draw(t, "id"))
 		value := rapid.String().Draw(t, "value")
-		switch rapid.IntRange(0, 9).Draw(t, "op") {
+		switch rapid.IntRange(0, 11).Draw(t, "op") {
 		case 0, 1, 2:
 			r := m.record(t)
 			b.Append(r)
@@ -130,6 +131,12 @@ func (m *machine) commit(t *rapid.T) {
 		case 9:
 			b.Unschedule("queue", id)
 			delete(next.queue, id)
+		case 10:
+			b.Hold("held", id, []byte(value))
+			next.held[id] = value
+		case 11:
+			b.Release("held", id)
+			delete(next.held, id)
 		}
 	}
 	if rapid.Bool().Draw(t, "guard") {
@@ -217,6 +224,16 @@ func (m *machine) check(t *rapid.T) {
 	})
 	if fmt.Sprint(items) != fmt.Sprint(want) {
 		t.Fatalf("due %v, want %v", items, want)
+	}
+	held := make(map[ID]string)
+	for it, err := range m.store.Queue(m.ctx, "held") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[it.ID] = string(it.Value)
+	}
+	if !maps.Equal(held, m.model.held) {
+		t.Fatalf("held %v, want %v", held, m.model.held)
 	}
 }
 

@@ -59,6 +59,7 @@ func vectorEntries() map[string]plainWrite {
 		"counters":  {key: streamKey(kindCounters, st), plain: counters{1, 2, 3, 4, 5, 6}.encode()},
 		"posting":   {key: postingKey(st, 0x0102030405060708, 3), plain: encodePosting([]uint16{0, 1, 300, 2047})},
 		"indexed":   {key: streamKey(kindIndexed, st), plain: be64(9)},
+		"held":      {key: dueKey("outbox", neverDue, testID(1)), plain: []byte("item")},
 		"head":      {key: storeKey(headName), plain: be64(77)},
 		"schema":    {key: storeKey(schemaName), plain: be64(schemaVersion)},
 	}

@@ -221,6 +221,30 @@ func testQueues(t *testing.T, open Open) {
 	if n != 3 {
 		t.Fatalf("%d items", n)
 	}
+	h.commit(func(b *storage.Batch) {
+		b.Hold("held", IDOf("h"), []byte("old"))
+		b.Hold("held", IDOf("h"), []byte("held"))
+		b.Hold("held", IDOf("i"), nil)
+		b.Release("held", IDOf("i"))
+		b.Release("held", IDOf("missing"))
+		b.Schedule("held", at(5), IDOf("s"), []byte("scheduled"))
+	})
+	if items, err := h.Due(h.ctx, "held", at(1<<50), 0); err != nil || len(items) != 1 || items[0].ID != IDOf("s") {
+		t.Fatalf("due: %+v, %v", items, err)
+	}
+	if it, err := h.QueueItem(h.ctx, "held", IDOf("h")); err != nil || !it.Due.IsZero() || string(it.Value) != "held" {
+		t.Fatalf("held item %+v, %v", it, err)
+	}
+	_, err = h.QueueItem(h.ctx, "held", IDOf("i"))
+	h.wantErr(err, storage.ErrNotFound)
+	var order []string
+	for it, err := range h.Queue(h.ctx, "held") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		order = append(order, string(it.Value))
+	}
+	h.equal(order, []string{"scheduled", "held"})
 	put("outbox", -5, "before 1970")
 	h.equal(due(0, 0), []string{"0 before 1970"})
 	h.sound()
