@@ -30,6 +30,10 @@ type request struct {
 	alone   bool // reads by scan: no other request in its transaction
 	err     error
 	done    chan struct{} // closed when err is valid; nil in memory
+	// applied is closed once the request's writes are visible, or when it is
+	// done without; nil if nobody waits for that.
+	applied chan struct{}
+	visible bool // valid once applied is closed
 }
 
 // Commit applies a batch. It returns ErrTooBig, ErrNotFound, ErrNoSpace,
@@ -37,26 +41,76 @@ type request struct {
 // outcome is unknown: the batch is applied whole or not at all, and since
 // appends are idempotent it can be committed again from a fresh Batch.
 func (s *Store) Commit(ctx context.Context, b *Batch, d Durability) (Result, error) {
-	if b.err != nil {
-		return Result{}, fmt.Errorf("committing batch: %w", b.err)
-	}
-	if b.spent {
-		return Result{}, errors.New("committing batch: it was committed before")
-	}
-	b.spent = true
-	if len(b.ops) == 0 {
-		return Result{}, s.check(ctx)
-	}
 	res := new(Result)
-	r := &request{
-		ops: len(b.ops), bytes: b.bytes, mode: d,
-		history: d == Relaxed && b.appends > 0,
-		fn:      func(t *tx) error { return b.run(t, res) },
+	r, err := b.request(d, res)
+	switch {
+	case err != nil:
+	case r == nil:
+		return Result{}, s.check(ctx)
+	default:
+		err = s.submit(ctx, r)
 	}
-	if err := s.submit(ctx, r); err != nil {
+	if err != nil {
 		return Result{}, fmt.Errorf("committing batch: %w", err)
 	}
 	return *res, nil
+}
+
+// Pending is a batch that is visible and on its way to the disk.
+type Pending struct{ r *request }
+
+// Wait returns once the batch is durable, or the error that keeps it from being
+// so: then the store has stopped writing. When ctx ends first, the outcome is
+// unknown.
+func (p Pending) Wait(ctx context.Context) error {
+	if p.r == nil || p.r.done == nil {
+		return nil
+	}
+	select {
+	case <-p.r.done:
+		return p.r.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Begin is Commit with Durable, in two steps: it returns once the batch is
+// visible and survives a kill of the process, so that the next one can be made
+// while the disk works. What tells others that the batch is kept has to wait for
+// the Pending. Errors are those of Commit.
+func (s *Store) Begin(ctx context.Context, b *Batch) (Pending, error) {
+	r, err := b.request(Durable, new(Result))
+	switch {
+	case err != nil:
+	case r == nil:
+		return Pending{}, s.check(ctx)
+	default:
+		r.applied = make(chan struct{})
+		err = s.submit(ctx, r)
+	}
+	if err != nil {
+		return Pending{}, fmt.Errorf("committing batch: %w", err)
+	}
+	return Pending{r}, nil
+}
+
+// request turns a batch into what the committer does; nil if it is empty.
+func (b *Batch) request(d Durability, res *Result) (*request, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	if b.spent {
+		return nil, errors.New("it was committed before")
+	}
+	b.spent = true
+	if len(b.ops) == 0 {
+		return nil, nil
+	}
+	return &request{
+		ops: len(b.ops), bytes: b.bytes, mode: d,
+		history: d == Relaxed && b.appends > 0,
+		fn:      func(t *tx) error { return b.run(t, res) },
+	}, nil
 }
 
 func (b *Batch) run(t *tx, res *Result) error {
@@ -77,7 +131,8 @@ func (s *Store) update(ctx context.Context, d Durability, fn func(t *tx) error) 
 	return s.submit(ctx, &request{fn: fn, mode: d, ops: groupOps, alone: true, cleanup: true})
 }
 
-// submit hands a request to the committer and waits for the answer.
+// submit hands a request to the committer and waits for the answer, or until it
+// is visible if that is asked for.
 func (s *Store) submit(ctx context.Context, r *request) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -103,6 +158,12 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 		abandon = nil // its function writes to variables of the caller, who must wait
 	}
 	select {
+	case <-r.applied: // never, if nil
+		if r.visible {
+			return nil
+		}
+		<-r.done
+		return r.err
 	case <-r.done:
 		return r.err
 	case <-abandon:
@@ -181,6 +242,17 @@ func (r *request) finish(err error) {
 	if r.done != nil {
 		close(r.done)
 	}
+	if r.applied != nil && !r.visible {
+		close(r.applied)
+	}
+}
+
+// show tells whoever waits for it that the request's writes are visible.
+func (r *request) show() {
+	if r.applied != nil {
+		r.visible = true
+		close(r.applied)
+	}
 }
 
 // What commitGroup did.
@@ -225,6 +297,9 @@ func (s *Store) commitGroup(group []*request) groupResult {
 		}
 	}
 	if err == nil && durable {
+		for _, r := range accepted {
+			r.show()
+		}
 		answerRelaxed(accepted)
 		err = s.syncAll()
 	}
