@@ -258,10 +258,11 @@ func (d *dialogs) takeMail(ctx context.Context, mail []mailIn) error {
 		d.forgetOwed(in)
 		return err
 	}
-	if !d.keepTaken(ctx, in) {
+	pending, ok := d.keepTaken(ctx, in)
+	if !ok {
 		return fmt.Errorf("storing messages from a mailbox: %w", ErrReadOnly)
 	}
-	return nil
+	return d.s.storeError(pending.Wait(ctx)) // the mailbox forgets them then
 }
 
 // oweReceipts turns the acknowledgements for devices that are away into messages that go to their

@@ -30,11 +30,14 @@ type dialogs struct {
 	mailWake chan struct{}
 	looked   time.Time     // when somebody who came made the mailboxes be looked into
 	ended    chan struct{} // closed when run has returned
+	awaiting chan awaited  // batches on their way to the disk
+	durable  chan func()   // what follows for those that arrived
+	drafts   int           // batches of own messages among them
 
-	mu        sync.RWMutex // guards byAccount, byStream, live, and of each dialog: row, modded, and the length of out
+	mu        sync.RWMutex // guards byAccount, byStream, live, and of each dialog: row, modded, runs, and the length of out
 	byAccount map[wire.AccountID]*dialog
 	byStream  map[storage.StreamID]*dialog
-	live      map[MessageID]outStateRow // of what is in the outbox
+	live      map[MessageID]liveOut // of what is in the outbox
 
 	// The rest belongs to the goroutine that runs.
 	sealer    *sealer
@@ -44,9 +47,17 @@ type dialogs struct {
 	pending   map[wire.DeviceID][]frameIn // envelopes waiting for the sender's record
 	strangers []time.Time                 // when new strangers wrote
 	typed     map[wire.AccountID]time.Time
+	sweeping  byte      // where the next look for old envelopes begins
+	nextSweep time.Time // not before
 	relaySeen map[wire.DeviceID]time.Time // when relays were connected last
 	mailings  int                         // under way
 	troubles  map[wire.MailboxID]trouble
+}
+
+// liveOut is a message in the outbox.
+type liveOut struct {
+	outStateRow
+	seq uint64
 }
 
 // frameIn is a frame that a device sent.
@@ -72,6 +83,7 @@ type dialog struct {
 	stream       storage.StreamID
 	row          dialogRow
 	modded       map[wire.EventID]struct{}
+	runs         outRuns       // how far own messages came that left the outbox; replaced, never changed
 	out          []*outgoingDM // not acknowledged yet, in order
 	outBytes     int           // of the bodies in out
 
@@ -121,7 +133,7 @@ func newDialogs(ctx context.Context, s *Service) (*dialogs, error) {
 		s: s, frames: make(chan frameIn, frameQueue), submits: make(chan *Submission, s.cfg.Limits.SubmitQueue),
 		calls: make(chan func(), callQueue), ended: make(chan struct{}), peers: make(chan peerChange, frameQueue), wake: make(chan struct{}, 1),
 		byAccount: make(map[wire.AccountID]*dialog), byStream: make(map[storage.StreamID]*dialog),
-		live:    make(map[MessageID]outStateRow),
+		live:    make(map[MessageID]liveOut), awaiting: make(chan awaited, awaitQueue), durable: make(chan func()),
 		greeted: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]bool),
 		asked: make(map[wire.DeviceID]time.Time), pending: make(map[wire.DeviceID][]frameIn),
 		typed: make(map[wire.AccountID]time.Time), relaySeen: make(map[wire.DeviceID]time.Time),
@@ -169,6 +181,12 @@ func (d *dialogs) open(ctx context.Context, account wire.AccountID, row dialogRo
 		}
 		g.modded[target] = struct{}{}
 	}
+	if g.runs, err = loadOutRuns(ctx, d.s.store, stream); err != nil {
+		return nil, err
+	}
+	if n := len(g.runs); n > 0 {
+		g.row.Seq = max(g.row.Seq, g.runs[n-1].last) // a row that damage took back must not repeat numbers
+	}
 	info, err := d.s.store.Info(ctx, stream)
 	if err != nil {
 		return nil, err
@@ -210,15 +228,23 @@ func (d *dialogs) all() []*dialog {
 // run owns the direct messages until ctx ends.
 func (d *dialogs) run(ctx context.Context) {
 	defer close(d.ended)
+	d.s.running.Go(d.awaitDisk) // ends with finishAwaited
+	defer d.finishAwaited()
 	tick := time.NewTicker(pumpEvery)
 	defer tick.Stop()
 	d.keepPrekeys(ctx)
 	for {
+		submits := d.submits
+		if d.drafts >= maxDrafts {
+			submits = nil
+		}
 		select {
 		case f := <-d.frames:
 			d.receive(ctx, f)
-		case sub := <-d.submits:
+		case sub := <-submits:
 			d.accept(ctx, sub)
+		case done := <-d.durable:
+			done()
 		case fn := <-d.calls:
 			fn()
 		case p := <-d.peers:

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,10 +15,12 @@ import (
 )
 
 const (
-	// seenQueue remembers sealed direct messages that were opened, by SHA-256, until no copy of one can
-	// come any more; a value is the message's id.
-	seenQueue = "dmseen"
-	seenLife  = prekeyLife
+	// bucketSeen remembers sealed direct messages that were opened, until no copy of one can come any
+	// more. A key is half of the SHA-256, a value the UTC day 4 and the message's id.
+	bucketSeen = "dmseen"
+	seenLife   = prekeyLife
+	// seenSweep is the pause between two looks at all of them, a 256th at a time.
+	seenSweep = 24 * time.Hour
 	// maxPendingDevices and maxPendingFrames bound the envelopes that wait for their sender's record.
 	maxPendingDevices = 64
 	maxPendingFrames  = 16
@@ -63,6 +66,9 @@ collect:
 	d.takeFrames(ctx, frames)
 }
 
+// seenKey is an envelope's key in bucketSeen.
+func seenKey(digest storage.ID) []byte { return digest[:16] }
+
 func (d *dialogs) newReceiving() *receiving {
 	return &receiving{
 		lines: newDMLines(d), acks: make(map[wire.DeviceID][]wire.MsgID), people: make(map[wire.AccountID]*contactRow),
@@ -80,20 +86,25 @@ func (d *dialogs) takeFrames(ctx context.Context, frames []frameIn) {
 	d.keepTaken(ctx, in)
 }
 
-// keepTaken stores what was taken in and does what follows. It says whether it was stored.
-func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
+// keepTaken stores what was taken in and shows it; what is acknowledged waits for the disk. It says
+// whether it was stored, and the pending batch when that will be durable.
+func (d *dialogs) keepTaken(ctx context.Context, in *receiving) (storage.Pending, bool) {
 	in.lines.rows(&in.batch)
 	d.sealer.store(&in.batch)
 	var commits []func()
 	for account, row := range in.people {
 		commits = append(commits, d.s.people.putContact(&in.batch, account, row))
 	}
-	durability := storage.Durable
-	if in.batch.Len() == 0 {
-		durability = storage.Relaxed // what somebody acknowledged is sent again should this be lost
-	}
+	taken := in.batch.Len() > 0
 	settlement := d.settle(ctx, &in.batch, in.told)
-	if _, err := d.s.store.Commit(ctx, &in.batch, durability); err != nil {
+	var pending storage.Pending
+	var err error
+	if taken {
+		pending, err = d.s.store.Begin(ctx, &in.batch)
+	} else { // what somebody acknowledged is sent again should this be lost
+		_, err = d.s.store.Commit(ctx, &in.batch, storage.Relaxed)
+	}
+	if err != nil {
 		// Nothing was taken: nothing is acknowledged, and the senders try again.
 		d.sealer.rollback()
 		in.lines.rollback()
@@ -101,14 +112,21 @@ func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 		if ctx.Err() == nil {
 			d.s.log.Warn("storing received direct messages failed", "error", err)
 		}
-		return false
+		return pending, false
 	}
 	d.sealer.committed()
 	for _, fn := range commits {
 		fn()
 	}
-	for dev, ids := range in.acks {
-		d.sendAcks([]wire.DeviceID{dev}, wire.ReceiptDelivered, ids)
+	if len(in.acks) > 0 {
+		d.whenDurable(pending, func(err error) {
+			if err != nil {
+				return // the senders keep it
+			}
+			for dev, ids := range in.acks {
+				d.sendAcks([]wire.DeviceID{dev}, wire.ReceiptDelivered, ids)
+			}
+		})
 	}
 	for _, r := range in.rejects {
 		d.reject(r)
@@ -121,7 +139,7 @@ func (d *dialogs) keepTaken(ctx context.Context, in *receiving) bool {
 	for _, fn := range in.after {
 		fn()
 	}
-	return true
+	return pending, true
 }
 
 func (d *dialogs) reject(r rejection) {
@@ -282,15 +300,15 @@ func (d *dialogs) repeated(ctx context.Context, in *receiving, from wire.DeviceI
 	if in.seen[digest] {
 		return true, nil
 	}
-	it, err := d.s.store.QueueItem(ctx, seenQueue, digest)
+	seen, err := d.s.store.GetBucket(ctx, bucketSeen, seenKey(digest))
 	if errors.Is(err, storage.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if len(it.Value) == len(wire.MsgID{}) {
-		d.acknowledge(in, from, account, wire.MsgID(it.Value))
+	if len(seen) == 4+len(wire.MsgID{}) {
+		d.acknowledge(in, from, account, wire.MsgID(seen[4:]))
 	}
 	return true, nil
 }
@@ -375,7 +393,7 @@ func (d *dialogs) takeContent(ctx context.Context, in *receiving, f frameIn, g *
 	now := d.s.cfg.Clock.Now()
 	if c.Kind < wire.DMTyping {
 		in.seen[digest] = true
-		in.batch.Schedule(seenQueue, now.Add(seenLife), digest, c.ID[:])
+		in.batch.Put(bucketSeen, seenKey(digest), append(binary.BigEndian.AppendUint32(nil, uint32(wire.UTCDay(now))), c.ID[:]...))
 	}
 	switch c.Kind {
 	case wire.DMTyping:
@@ -545,7 +563,7 @@ func (d *dialogs) refused(ctx context.Context, o *outgoingDM, reason wire.Reject
 		o.row.Reason = "too large for the other side"
 	}
 	var b storage.Batch
-	b.Schedule(outboxQueue, d.s.cfg.Clock.Now(), storage.ID(o.id), encodeRow(o.row))
+	o.keep(&b)
 	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil {
 		return d.s.storeError(err)
 	}
@@ -594,15 +612,27 @@ func (d *dialogs) peerChanged(ctx context.Context, p peerChange) {
 	}
 }
 
-// sweepSeen forgets what can come no more.
+// sweepSeen forgets what can come no more: each time those envelopes whose digest begins with the next
+// byte, and after all of them nothing for a while.
 func (d *dialogs) sweepSeen(ctx context.Context) {
-	items, err := d.s.store.Due(ctx, seenQueue, d.s.cfg.Clock.Now(), batchEvents)
-	if err != nil || len(items) == 0 {
+	now := d.s.cfg.Clock.Now()
+	if now.Before(d.nextSweep) && d.nextSweep.Sub(now) <= seenSweep {
 		return
 	}
+	oldest := wire.UTCDay(now.Add(-seenLife)) - 1
 	var b storage.Batch
-	for _, it := range items {
-		b.Unschedule(seenQueue, it.ID)
+	for kv, err := range d.s.store.ScanBucket(ctx, bucketSeen, []byte{d.sweeping}) {
+		if err != nil || b.Len() == batchEvents {
+			break
+		}
+		if len(kv.Value) < 4 || int64(binary.BigEndian.Uint32(kv.Value)) < oldest {
+			b.Delete(bucketSeen, kv.Key)
+		}
+	}
+	if b.Len() < batchEvents { // else there may be more
+		if d.sweeping++; d.sweeping == 0 {
+			d.nextSweep = now.Add(seenSweep)
+		}
 	}
 	if _, err := d.s.store.Commit(ctx, &b, storage.Relaxed); err != nil && ctx.Err() == nil {
 		d.s.log.Warn("forgetting old envelopes failed", "error", err)

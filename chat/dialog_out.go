@@ -131,7 +131,7 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 	flights := d.sealDrafted(ctx, m)
 	m.lines.rows(&m.batch)
 	m.batch.Guard()
-	_, err := d.s.store.Commit(ctx, &m.batch, storage.Durable)
+	pending, err := d.s.store.Begin(ctx, &m.batch)
 	if err != nil {
 		d.sealer.rollback()
 		for _, f := range flights {
@@ -143,12 +143,30 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 			d.mu.Unlock()
 			d.unqueue(g, func(o *outgoingDM) bool { return m.holds(o) })
 		}
-		for _, sub := range m.subs {
-			sub.finish(Message{}, fmt.Errorf("storing direct messages: %w", d.s.storeError(err)))
-		}
+		m.refuse(d.s.storeError(err))
 		return
 	}
 	d.sealer.committed()
+	d.drafts++
+	d.whenDurable(pending, func(err error) {
+		d.drafts--
+		if err != nil {
+			m.refuse(d.s.storeError(err))
+			return
+		}
+		d.drafted(context.WithoutCancel(ctx), m, flights)
+	})
+}
+
+// refuse tells who submitted what was drafted that it could not be stored.
+func (m *drafting) refuse(err error) {
+	for _, sub := range m.subs {
+		sub.finish(Message{}, fmt.Errorf("storing direct messages: %w", err))
+	}
+}
+
+// drafted sends what is durable now, shows it, and answers.
+func (d *dialogs) drafted(ctx context.Context, m *drafting, flights []flight) {
 	for _, f := range flights {
 		d.dispatch(ctx, f.g, f.work)
 	}
@@ -185,15 +203,13 @@ func (d *dialogs) sealDrafted(ctx context.Context, m *drafting) []flight {
 		if len(devices) == 0 || !g.connected {
 			continue // pump finds out what there is to do
 		}
-		if work, _ := d.pick(ctx, g, devices, &m.batch); len(work) > 0 {
+		if work, _ := d.pick(ctx, g, devices); len(work) > 0 {
 			flights = append(flights, flight{g, work})
 		}
 	}
 	d.sealer.store(&m.batch)
 	for _, a := range m.added {
-		if a.o.sends == 0 { // pick did not
-			m.batch.Schedule(outboxQueue, a.o.row.Created, storage.ID(a.o.id), encodeRow(a.o.row))
-		}
+		a.o.keep(&m.batch)
 	}
 	return flights
 }

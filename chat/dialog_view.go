@@ -130,7 +130,7 @@ func (d *dialogs) lineOf(ctx context.Context, g *dialog, line *dmLine, names *na
 	m.SentAt = r.Content.SentAt
 	m.BackDated = m.SentAt.Sub(r.Received) > dmBackDatedSpan
 	if r.Own {
-		if err := d.stateInto(ctx, &m, line.state); err != nil {
+		if err := d.stateInto(ctx, g, &m, r.Content.DeviceSeq, line.state); err != nil {
 			return Message{}, err
 		}
 	}
@@ -141,15 +141,16 @@ func (d *dialogs) lineOf(ctx context.Context, g *dialog, line *dmLine, names *na
 }
 
 // stateInto fills in how far an own message came.
-func (d *dialogs) stateInto(ctx context.Context, m *Message, known *outStateRow) error {
+func (d *dialogs) stateInto(ctx context.Context, g *dialog, m *Message, seq uint64, known *outStateRow) error {
 	d.mu.RLock()
-	row, waits := d.live[m.ID]
+	live, waits := d.live[m.ID]
 	d.mu.RUnlock()
+	row := live.outStateRow
 	if known != nil {
 		row = *known
 	} else if !waits {
 		var err error
-		if row, err = d.outState(ctx, m.ID); err != nil {
+		if row, err = d.outState(ctx, g, m.ID, seq); err != nil {
 			return err
 		}
 		if row.State == "" {
@@ -475,11 +476,11 @@ func (d *dialogs) outboxAction(ctx context.Context, g *dialog, o *outgoingDM, ac
 	var b storage.Batch
 	row := o.row
 	if action == OutboxCancel {
-		b.Unschedule(outboxQueue, storage.ID(o.id))
+		b.Release(outboxQueue, storage.ID(o.id))
 		b.Put(bucketOutState, o.id[:], outStateRow{State: StateFailed, Reason: "cancelled"}.encode())
 	} else {
 		row.State, row.Reason, row.Created = StateQueued, "", d.s.cfg.Clock.Now()
-		b.Schedule(outboxQueue, row.Created, storage.ID(o.id), encodeRow(row))
+		b.Hold(outboxQueue, storage.ID(o.id), encodeRow(row))
 	}
 	if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
 		return d.s.storeError(err)

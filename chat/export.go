@@ -167,9 +167,23 @@ func appendSection(list []backup.Section, name string, v any) ([]backup.Section,
 	return append(list, s), nil
 }
 
+// savedState returns how far an own message came, as bucketOutState has it, or storage.ErrNotFound.
+func savedState(ctx context.Context, store *storage.Store, runs outRuns, rec storage.Record) ([]byte, error) {
+	if r, err := decodeDMRecord(rec.Value); err == nil && r.Own && r.Content != nil {
+		if row, ok := runs.at(r.Content.DeviceSeq); ok {
+			return row.encode(), nil
+		}
+	}
+	return store.GetBucket(ctx, bucketOutState, rec.ID[:])
+}
+
 // exportDialog appends the history of one direct conversation.
 func exportDialog(ctx context.Context, store *storage.Store, list []backup.Section, account []byte) ([]backup.Section, error) {
 	stream, err := store.Stream(ctx, "dm/"+string(account))
+	if err != nil {
+		return nil, err
+	}
+	runs, err := loadOutRuns(ctx, store, stream)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +201,7 @@ func exportDialog(ctx context.Context, store *storage.Store, list []backup.Secti
 			return nil, err
 		}
 		part.Records = append(part.Records, savedRecord{rec.Time, hex.EncodeToString(rec.ID[:]), rec.Flags, rec.Expires, rec.Value})
-		state, err := store.GetBucket(ctx, bucketOutState, rec.ID[:])
+		state, err := savedState(ctx, store, runs, rec)
 		if err == nil {
 			part.States = append(part.States, savedValue{rec.ID[:], state})
 		} else if !errors.Is(err, storage.ErrNotFound) {

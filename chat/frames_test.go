@@ -76,6 +76,8 @@ func sample() map[string][]byte {
 		"dm-notice":    notice,
 		"dm-content":   content,
 		"out-state":    outStateRow{State: StateDelivered, Path: PathLAN}.encode(),
+		"out-run-key":  outRunKey(storage.StreamID{1, 2, 3, 4, 5, 6, 7, 8}, 300),
+		"out-run":      outRun{300, 555, StateRead, PathDirect}.encode(),
 		"out-failed":   outStateRow{State: StateFailed, Reason: "cancelled"}.encode(),
 	}
 }
@@ -175,6 +177,17 @@ func FuzzEventFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if topic, sealed, err := parseEventFrame(b); err == nil && !bytes.Equal(eventFrame(topic, sealed), b) {
 			t.Errorf("%x is encoded again as %x", b, eventFrame(topic, sealed))
+		}
+	})
+}
+
+func FuzzOutRun(f *testing.F) {
+	all := golden(f)
+	f.Add(all["out-run-key"], all["out-run"])
+	f.Fuzz(func(t *testing.T, key, b []byte) {
+		r, err := decodeOutRun(key, b)
+		if err == nil && (!bytes.Equal(r.encode(), b) || !bytes.Equal(outRunKey(storage.StreamID(key), r.first), key)) {
+			t.Errorf("%x %x is read as %+v", key, b, r)
 		}
 	})
 }

@@ -62,7 +62,7 @@ func (d *dialogs) mail(ctx context.Context, g *dialog) {
 	}
 	var b storage.Batch
 	m := d.pickMail(ctx, g, &b)
-	if b.Len() == 0 {
+	if len(m.messages) == 0 {
 		return
 	}
 	d.sealer.store(&b)
@@ -127,7 +127,6 @@ func (d *dialogs) pickMail(ctx context.Context, g *dialog, b *storage.Batch) *ma
 		size += n
 		o.row.Attempts++
 		o.next = now.Add(d.s.retryPause(o.row.Attempts))
-		b.Schedule(outboxQueue, o.next, storage.ID(o.id), encodeRow(o.row))
 		m.messages = append(m.messages, o)
 		for _, w := range work {
 			first[w.dev] = first[w.dev] || w.copy.first
@@ -315,14 +314,14 @@ func (d *dialogs) mailed(ctx context.Context, g *dialog, m *mailing) {
 		if !o.again {
 			o.copies = make(map[wire.DeviceID]*sealedCopy) // nobody will need them again
 			if o.row.Receipt {
-				b.Unschedule(outboxQueue, storage.ID(o.id))
+				b.Release(outboxQueue, storage.ID(o.id))
 				gone[o] = true
 				continue
 			}
 		}
 		if state != o.row.State || why != o.row.Reason {
 			o.row.State, o.row.Reason = state, why
-			b.Schedule(outboxQueue, o.next, storage.ID(o.id), encodeRow(o.row))
+			o.keep(&b)
 			shown = append(shown, o)
 		}
 	}

@@ -14,8 +14,7 @@ import (
 	"github.com/starling-chat/starling/storage"
 )
 
-// outboxQueue holds the own direct messages that nobody has acknowledged, under the time of their
-// next attempt.
+// outboxQueue holds the own direct messages that nobody has acknowledged.
 const outboxQueue = "outbox"
 
 // outgoingDM is an own direct message until it is acknowledged.
@@ -58,10 +57,11 @@ type outboxRow struct {
 const (
 	// dmWindow is how many messages to one account may be on their way without acknowledgement: half
 	// of what the session layer lets be passed over.
-	dmWindow = 256
+	dmWindow = 512
 	// sealBatch and sealBytes bound what is sealed with one transaction for mailboxes; for streams it is
-	// dmWindow and sealBytes.
-	sealBatch = 64
+	// streamBatch and sealBytes.
+	sealBatch   = 64
+	streamBatch = 256
 	sealBytes = 384 << 10
 	// sendsPerSeal is how often one sealed form is sent before the message is sealed anew.
 	sendsPerSeal = 3
@@ -94,6 +94,7 @@ func (s *Service) retryPause(attempts int) time.Duration {
 
 // loadOutbox reads what earlier runs left undelivered.
 func (d *dialogs) loadOutbox(ctx context.Context) error {
+	var b storage.Batch
 	for it, err := range d.s.store.Queue(ctx, outboxQueue) {
 		if err != nil {
 			return err
@@ -110,6 +111,10 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 		if row.State == StateSent {
 			o.row.State = StateQueued // whether it arrived will show
 		}
+		if !it.Due.IsZero() && b.Len() < batchEvents { // as the first version kept it
+			b.Unschedule(outboxQueue, it.ID)
+			b.Hold(outboxQueue, it.ID, it.Value)
+		}
 		g.out = append(g.out, o)
 		g.outBytes += o.row.Size
 		d.setLive(o)
@@ -123,14 +128,18 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 			return 1
 		})
 	}
-	return nil
+	_, err := d.s.store.Commit(ctx, &b, storage.Relaxed)
+	return err
 }
 
 // queue adds an own message to the outbox.
 func (d *dialogs) queue(b *storage.Batch, g *dialog, o *outgoingDM) {
-	b.Schedule(outboxQueue, d.s.cfg.Clock.Now(), storage.ID(o.id), encodeRow(o.row))
+	o.keep(b)
 	d.enlist(g, o)
 }
+
+// keep writes what the outbox keeps of a message: when it is made, and when its state changes for good.
+func (o *outgoingDM) keep(b *storage.Batch) { b.Hold(outboxQueue, storage.ID(o.id), encodeRow(o.row)) }
 
 // enlist adds an own message to the outbox in memory alone.
 func (d *dialogs) enlist(g *dialog, o *outgoingDM) {
@@ -138,14 +147,14 @@ func (d *dialogs) enlist(g *dialog, o *outgoingDM) {
 	defer d.mu.Unlock()
 	g.out = append(g.out, o)
 	g.outBytes += o.row.Size
-	d.live[o.id] = outStateRow{State: o.row.State}
+	d.live[o.id] = liveOut{outStateRow{State: o.row.State}, o.row.Seq}
 }
 
 // setLive makes a message's state in the outbox visible to whoever shows it.
 func (d *dialogs) setLive(o *outgoingDM) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.live[o.id] = outStateRow{State: o.row.State, Reason: o.row.Reason}
+	d.live[o.id] = liveOut{outStateRow{State: o.row.State, Reason: o.row.Reason}, o.row.Seq}
 }
 
 // unqueue takes messages out of the list in memory.
@@ -208,26 +217,36 @@ func (d *dialogs) connectedDevices(account wire.AccountID) []wire.DeviceID {
 // sendSome seals one batch of what is due, stores the session states with it, and sends it. It says
 // whether there may be more.
 func (d *dialogs) sendSome(ctx context.Context, g *dialog, devices []wire.DeviceID) bool {
-	var b storage.Batch
-	work, more := d.pick(ctx, g, devices, &b)
+	work, more := d.pick(ctx, g, devices)
 	if len(work) == 0 {
 		return false
 	}
-	if b.Len() > 0 {
-		d.sealer.store(&b)
-		if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
-			d.sealer.rollback()
-			unseal(work)
-			g.nextTry = d.s.cfg.Clock.Now().Add(retryPauses[0])
-			if ctx.Err() == nil {
-				d.s.log.Warn("storing session states failed; nothing was sent", "error", err)
-			}
-			return false
-		}
-		d.sealer.committed()
+	var b storage.Batch
+	d.sealer.store(&b)
+	pending, err := d.s.store.Begin(ctx, &b)
+	if err != nil {
+		d.sealer.rollback()
+		d.unsent(ctx, g, work, err)
+		return false
 	}
-	d.dispatch(ctx, g, work)
+	d.sealer.committed()
+	d.whenDurable(pending, func(err error) {
+		if err != nil {
+			d.unsent(ctx, g, work, err)
+			return
+		}
+		d.dispatch(ctx, g, work)
+	})
 	return more
+}
+
+// unsent notes that what was sealed could not be stored.
+func (d *dialogs) unsent(ctx context.Context, g *dialog, work []outWork, err error) {
+	unseal(work)
+	g.nextTry = d.s.cfg.Clock.Now().Add(retryPauses[0])
+	if ctx.Err() == nil {
+		d.s.log.Warn("storing session states failed; nothing was sent", "error", err)
+	}
 }
 
 // unseal forgets sealed forms whose session states were not stored.
@@ -245,7 +264,7 @@ type outWork struct {
 }
 
 // pick chooses what to send now and seals what has no sealed form. It sets when to look again.
-func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, b *storage.Batch) (work []outWork, more bool) {
+func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID) (work []outWork, more bool) {
 	now := d.s.cfg.Clock.Now()
 	next := now.Add(retryPauses[len(retryPauses)-1])
 	flying, size := 0, 0
@@ -263,7 +282,7 @@ func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, 
 			}
 			continue
 		}
-		if len(work) >= dmWindow || size >= sealBytes || g.held && len(work) > 0 {
+		if len(work) >= streamBatch || size >= sealBytes || g.held && len(work) > 0 {
 			more = true
 			break
 		}
@@ -281,7 +300,6 @@ func (d *dialogs) pick(ctx context.Context, g *dialog, devices []wire.DeviceID, 
 		if o.next.Before(next) {
 			next = o.next
 		}
-		b.Schedule(outboxQueue, o.next, storage.ID(o.id), encodeRow(o.row))
 		work = append(work, chosen...)
 	}
 	g.nextTry = next
@@ -515,7 +533,7 @@ func (d *dialogs) giveUp(ctx context.Context, g *dialog, now time.Time) {
 	}
 	for _, o := range list {
 		o.row.State, o.row.Reason = StateFailed, "not delivered in time"
-		b.Schedule(outboxQueue, now, storage.ID(o.id), encodeRow(o.row))
+		o.keep(&b)
 	}
 	if len(list) == 0 {
 		return
@@ -528,143 +546,6 @@ func (d *dialogs) giveUp(ctx context.Context, g *dialog, now time.Time) {
 		d.setLive(o)
 		d.show(ctx, o.id)
 	}
-}
-
-// receipt says that somebody has messages of ours, or has read them.
-type receipt struct {
-	g     *dialog
-	ids   []wire.MsgID
-	state State
-	path  Path
-}
-
-// settlement is what receipts change.
-type settlement struct {
-	rows    map[MessageID]outStateRow
-	order   []MessageID
-	dialogs []*dialog
-}
-
-// settle adds to a batch what receipts change. What comes before the end of the transaction is as if they
-// had not come yet; settled follows it.
-func (d *dialogs) settle(ctx context.Context, b *storage.Batch, list []receipt) *settlement {
-	s := &settlement{rows: make(map[MessageID]outStateRow)}
-	for _, r := range list {
-		touched := false
-		for _, id := range r.ids {
-			mid := directID(r.g.conversation, id)
-			if !d.advances(ctx, s, mid, r.state) {
-				continue
-			}
-			if _, again := s.rows[mid]; !again {
-				s.order = append(s.order, mid)
-			}
-			s.rows[mid] = outStateRow{State: r.state, Path: r.path}
-			touched = true
-		}
-		if touched && !slices.Contains(s.dialogs, r.g) {
-			s.dialogs = append(s.dialogs, r.g)
-		}
-	}
-	for _, mid := range s.order {
-		b.Unschedule(outboxQueue, storage.ID(mid))
-		b.Put(bucketOutState, mid[:], s.rows[mid].encode())
-	}
-	return s
-}
-
-// advances says whether a receipt tells something new of a message of ours.
-func (d *dialogs) advances(ctx context.Context, s *settlement, mid MessageID, state State) bool {
-	if row, ok := s.rows[mid]; ok {
-		return row.State.rank() < state.rank()
-	}
-	d.mu.RLock()
-	_, waits := d.live[mid]
-	d.mu.RUnlock()
-	if waits {
-		return true // whatever is in the outbox was not acknowledged
-	}
-	old, err := d.outState(ctx, mid)
-	// What has no state and is not in the outbox is not a message of ours.
-	return err == nil && old.State.rank() < state.rank() && old.State.rank() >= StateDelivered.rank()
-}
-
-// settled does what follows once receipts are stored: the outbox is shorter, and more may be sent.
-func (d *dialogs) settled(ctx context.Context, s *settlement) {
-	gone := make(map[MessageID]bool, len(s.order))
-	for _, g := range s.dialogs {
-		var out []*outgoingDM
-		for _, o := range g.out {
-			if row, ok := s.rows[o.id]; ok {
-				out, gone[o.id] = append(out, o), true
-				if o.line != nil {
-					o.line.state = &row
-				}
-			}
-		}
-		for _, dev := range d.s.people.devicesOf(g.account) {
-			if p := d.sealer.peers[dev]; p != nil {
-				p.refused = 0
-			}
-		}
-		full := len(g.out) > dmWindow || g.held
-		g.held = false
-		d.unqueue(g, func(o *outgoingDM) bool { return gone[o.id] })
-		d.showOut(ctx, g, out)
-		if full {
-			g.nextTry = time.Time{}
-			d.pump(ctx, g)
-		}
-	}
-	for _, mid := range s.order {
-		if !gone[mid] { // it was delivered before and now is read
-			d.show(ctx, mid)
-		}
-	}
-}
-
-// outStateRow is how far an own direct message came that is no longer in the outbox. Encoding:
-// version, rank of the state (255 is failed), place of the path, reason.
-type outStateRow struct {
-	State  State
-	Path   Path
-	Reason string
-}
-
-var ranked = []State{StateAccepted, StateQueued, StateSent, StateStored, StateDelivered, StateRead}
-
-const failedRank = 255
-
-func (r outStateRow) encode() []byte {
-	rank := byte(r.State.rank())
-	if r.State == StateFailed {
-		rank = failedRank
-	}
-	return append([]byte{rowVersion, rank, byte(max(pathRank(r.Path), 0))}, r.Reason...)
-}
-
-func decodeOutState(b []byte) (outStateRow, error) {
-	if len(b) < 3 || b[0] != rowVersion || int(b[2]) >= len(pathOrder) || b[1] != failedRank && int(b[1]) >= len(ranked) {
-		return outStateRow{}, fmt.Errorf("reading a stored state of %d bytes: %w", len(b), storage.ErrCorrupt)
-	}
-	r := outStateRow{State: StateFailed, Path: pathOrder[b[2]], Reason: string(b[3:])}
-	if b[1] != failedRank {
-		r.State = ranked[b[1]]
-	}
-	return r, nil
-}
-
-// outState returns how far an own direct message came, leaving out the outbox; the zero row if it is
-// still there or is none.
-func (d *dialogs) outState(ctx context.Context, id MessageID) (outStateRow, error) {
-	b, err := d.s.store.GetBucket(ctx, bucketOutState, id[:])
-	if errors.Is(err, storage.ErrNotFound) {
-		return outStateRow{}, nil
-	}
-	if err != nil {
-		return outStateRow{}, err
-	}
-	return decodeOutState(b)
 }
 
 // accountRendezvous is the key under which an account's devices can be found on a day:
