@@ -47,8 +47,8 @@ type dialogs struct {
 	pending   map[wire.DeviceID][]frameIn // envelopes waiting for the sender's record
 	strangers []time.Time                 // when new strangers wrote
 	typed     map[wire.AccountID]time.Time
-	sweeping  byte      // where the next look for old envelopes begins
-	nextSweep time.Time // not before
+	sweeping  byte                        // where the next look for old envelopes begins
+	nextSweep time.Time                   // not before
 	relaySeen map[wire.DeviceID]time.Time // when relays were connected last
 	mailings  int                         // under way
 	troubles  map[wire.MailboxID]trouble
@@ -133,7 +133,7 @@ func newDialogs(ctx context.Context, s *Service) (*dialogs, error) {
 		s: s, frames: make(chan frameIn, frameQueue), submits: make(chan *Submission, s.cfg.Limits.SubmitQueue),
 		calls: make(chan func(), callQueue), ended: make(chan struct{}), peers: make(chan peerChange, frameQueue), wake: make(chan struct{}, 1),
 		byAccount: make(map[wire.AccountID]*dialog), byStream: make(map[storage.StreamID]*dialog),
-		live:    make(map[MessageID]liveOut), awaiting: make(chan awaited, awaitQueue), durable: make(chan func()),
+		live: make(map[MessageID]liveOut), awaiting: make(chan awaited, awaitQueue), durable: make(chan func()),
 		greeted: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]bool),
 		asked: make(map[wire.DeviceID]time.Time), pending: make(map[wire.DeviceID][]frameIn),
 		typed: make(map[wire.AccountID]time.Time), relaySeen: make(map[wire.DeviceID]time.Time),

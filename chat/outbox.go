@@ -62,7 +62,7 @@ const (
 	// streamBatch and sealBytes.
 	sealBatch   = 64
 	streamBatch = 256
-	sealBytes = 384 << 10
+	sealBytes   = 384 << 10
 	// sendsPerSeal is how often one sealed form is sent before the message is sealed anew.
 	sendsPerSeal = 3
 	// keysPause is the pause for a message that waits for the recipient's prekeys: the request, or the
