@@ -19,7 +19,7 @@ import (
 
 // childModes are modes of the child process that this system only knows.
 var childModes = map[string]func(ctx context.Context, dir string) error{
-	"fulldisk": childFullDisk, "disktaken": childDiskTaken,
+	"fulldisk": childFullDisk, "disktaken": childDiskTaken, "million": childMillion,
 }
 
 // cpuTime is what the process has used so far.
