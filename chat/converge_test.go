@@ -254,10 +254,10 @@ func TestRandomSchedules(t *testing.T) {
 				n.Set(chattest.Conditions{Delay: 10 * time.Millisecond, Jitter: 300 * time.Millisecond, Loss: 0.1, Repeat: 0.05})
 				room := join(t, "lobby", nodes...)
 				s := &schedule{t: t, n: n, nodes: nodes, room: room, accepted: make(map[chat.MessageID]bool), up: []bool{true, true, true, true, true}}
-				// Every eighth has clocks that are an hour ahead. Waiting for what they said is most of what a schedule costs, and
-				// eight minutes ahead is as much in the future as an hour is.
-				if s.ahead = 8; seed%8 == 0 {
-					s.ahead = 60
+				// Every eighth has clocks that are an hour ahead, and long silences. Waiting is most of what a schedule
+				// costs, and eight minutes ahead is as much in the future as an hour is.
+				if s.ahead, s.silence = 8, 90; seed%8 == 0 {
+					s.ahead, s.silence = 60, 300
 				}
 				for range 120 {
 					s.step()
@@ -269,7 +269,7 @@ func TestRandomSchedules(t *testing.T) {
 						nd.Start()
 					}
 				}
-				time.Sleep(time.Duration(s.ahead+5) * time.Minute) // what was said with a clock that is ahead becomes due
+				time.Sleep(time.Duration(s.ahead+1) * time.Minute) // what was said with a clock that is ahead becomes due
 				eventually(t, 30*time.Minute, func() error {
 					want := shownTo(t, nodes[0], room)
 					for _, nd := range nodes[1:] {
@@ -305,6 +305,7 @@ type schedule struct {
 	deleted  []string
 	said     int
 	ahead    int // by how many minutes a clock is ahead at most
+	silence  int // how many seconds nobody does anything at most
 }
 
 func (s *schedule) step() {
@@ -326,7 +327,7 @@ func (s *schedule) step() {
 	case k == 3:
 		nd.SetSkew(time.Duration(s.n.Intn(24*60+s.ahead)-24*60) * time.Minute)
 	case k == 4:
-		time.Sleep(time.Duration(s.n.Intn(300)) * time.Second)
+		time.Sleep(time.Duration(s.n.Intn(s.silence)) * time.Second)
 	case !s.up[i]:
 	case k < 9:
 		s.modify(nd)

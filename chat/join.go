@@ -427,6 +427,7 @@ func (r *room) lookAround(ctx context.Context) {
 		r.pub.wake()
 	}
 	r.pub.settle(now)
+	r.s.syncer.heads(r.keys().Topic, r.pub.behind(time.Now()))
 	if r.pub.unconfirmed(time.Now()) {
 		r.s.syncer.confirm(r)
 	}

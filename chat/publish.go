@@ -37,6 +37,7 @@ type publisher struct {
 	unstored  []outgoing               // published, and nobody is known to keep them yet; oldest first
 	owed      map[wire.DeviceID]bool   // authors to be told what is kept of theirs
 	told      map[wire.DeviceID]uint64 // the newest number they were told of
+	signed    map[wire.DeviceID]uint64 // the newest own number that a neighbour signed for
 	confirmed time.Time                // when a mirror was last asked
 	looks     float64                  // frames that may be looked at
 	looked    time.Time
@@ -101,6 +102,7 @@ func newPublisher(r *room) *publisher {
 		r: r, signal: make(chan struct{}, 1),
 		acked: make(map[wire.DeviceID]*progressOf), heard: make(map[wire.DeviceID]*reportTo),
 		owed: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]uint64),
+		signed: make(map[wire.DeviceID]uint64),
 	}
 }
 
@@ -447,6 +449,7 @@ func (p *publisher) gone(dev wire.DeviceID) {
 	delete(p.acked, dev)
 	delete(p.heard, dev)
 	delete(p.told, dev)
+	delete(p.signed, dev)
 	p.mu.Unlock()
 	p.wake()
 }

@@ -246,6 +246,7 @@ func (r *room) stand(from wire.DeviceID, st standingFrame) {
 	switch d := r.tracker.devices[from]; {
 	case st.From > st.To:
 	case st.Kind == standingHeld:
+		r.pub.signs(from, st.To)
 		r.state.Held = mark(r.state.Held, st.From, st.To)
 		changed = true
 	case d != nil && st.To > d.Read:
@@ -388,6 +389,62 @@ func (p *publisher) unconfirmed(now time.Time) bool {
 	}
 	p.confirmed = now
 	return true
+}
+
+// signs notes how far a neighbour has signed for own events.
+func (p *publisher) signs(dev wire.DeviceID, to uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, known := p.signed[dev]; known || len(p.signed) < maxReporting {
+		p.signed[dev] = max(p.signed[dev], to)
+	}
+}
+
+// compared notes that a session with a neighbour is over: up to the cut it has what was said here. If it lacked
+// nothing though it had not signed, it is not one that signs any more: it was chosen when there were fewer of them.
+func (p *publisher) compared(dev wire.DeviceID, cut wire.HLC, served int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	to, signs := p.signed[dev]
+	newest, known := p.newestBefore(time.Now())
+	switch {
+	case !signs:
+	case known && to < newest && served == 0:
+		delete(p.signed, dev)
+	default:
+		for _, o := range p.recent {
+			if o.clock < cut {
+				p.signed[dev] = max(p.signed[dev], o.seq)
+			}
+		}
+	}
+}
+
+// behind says of each neighbour that signs for own events whether it has not signed for the newest one that it
+// should have: its heads differ from ours, as far as we can know.
+func (p *publisher) behind(now time.Time) map[wire.DeviceID]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	newest, known := p.newestBefore(now)
+	if !known || len(p.signed) == 0 {
+		return nil
+	}
+	list := make(map[wire.DeviceID]bool, len(p.signed))
+	for dev, to := range p.signed {
+		list[dev] = to < newest
+	}
+	return list
+}
+
+// newestBefore returns the number of the newest own event that neighbours have had the time to sign for; mu is
+// held.
+func (p *publisher) newestBefore(now time.Time) (seq uint64, known bool) {
+	for i := len(p.recent) - 1; i >= 0; i-- {
+		if o := &p.recent[i]; now.Sub(o.at) >= settleAfter {
+			return o.seq, true
+		}
+	}
+	return 0, false
 }
 
 // settled announces own messages whose state changed. Those that are stored need no more looking after.

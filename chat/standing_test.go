@@ -176,3 +176,23 @@ func TestABlockedAuthorIsNotHeld(t *testing.T) {
 		}
 	})
 }
+
+// TestHeadsDiffer loses the last message of a conversation for one member. Nobody says anything that would show
+// the hole; its author sees that the member does not sign for it, and syncs long before the next look around.
+func TestHeadsDiffer(t *testing.T) {
+	world(t, 304, []string{"ada", "bob"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+		room := join(t, "lobby", nodes...)
+		time.Sleep(30 * time.Second)
+		first := say(t, nodes[0], room, "first")
+		time.Sleep(10 * time.Second)
+		if err := standsAt(t, nodes[0], first.ID, chat.StateStored)(); err != nil {
+			t.Fatal(err)
+		}
+		n.Set(chattest.Conditions{Loss: 1})
+		last := say(t, nodes[0], room, "last")
+		time.Sleep(time.Second)
+		n.Set(chattest.Conditions{})
+		eventually(t, time.Minute, shows(t, nodes[1], room, "first", "last"))
+		eventually(t, 5*time.Second, standsAt(t, nodes[0], last.ID, chat.StateStored))
+	})
+}

@@ -109,6 +109,15 @@ func (y *syncer) gap(r *room) {
 	}
 }
 
+// heads notes which neighbours lack own events that they should have by now.
+func (y *syncer) heads(topic wire.TopicKey, behind map[wire.DeviceID]bool) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for dev, differ := range behind {
+		y.schedule.Heads(roomsync.Topic(topic), syncPeer(dev), differ, time.Now())
+	}
+}
+
 // resume notes that the machine slept or changed its network.
 func (y *syncer) resume() {
 	y.mu.Lock()
@@ -485,6 +494,8 @@ func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, 
 		return
 	}
 	mirror := r.s.syncer.isMirror(n.topic, dev)
+	r.pub.compared(dev, wire.HLC(report.Cut), report.Served)
+	r.s.syncer.heads(n.topic, map[wire.DeviceID]bool{dev: false})
 	if !mirror {
 		r.pub.oweDevice(dev)
 	}
