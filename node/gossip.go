@@ -103,7 +103,7 @@ func newGossip(p *plan, self peer.ID) *gossip {
 		topics:   make(map[wire.TopicKey]*gossipTopic),
 	}
 	g.filter = newTopicFilter(g.limits.TopicsPerPeer)
-	g.counters.gone = g.filter.forget
+	g.counters.here, g.counters.gone = g.filter.open, g.filter.forget
 	return g
 }
 
@@ -404,7 +404,9 @@ func (g *gossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte
 	return nil
 }
 
-// Subscribed says whether a peer takes part in a topic. It implements relay.Forwarder.
+// Subscribed says whether a peer is handed what passes in a topic: it has subscribed, and there is a stream to
+// it. The library takes messages for a stream that it still opens, and drops them if it fails. It implements
+// relay.Forwarder.
 func (g *gossip) Subscribed(topic wire.TopicKey, p peer.ID) bool { return g.filter.has(p, topic) }
 
 // Pass publishes a checked sealed event of a forwarded topic that came by another way than gossip. What
@@ -471,14 +473,15 @@ func (g *gossip) joined() []wire.TopicKey {
 type topicFilter struct {
 	max int
 
-	mu    sync.Mutex // guards topics
-	peers map[peer.ID]map[wire.TopicKey]struct{}
+	mu      sync.Mutex // guards all below
+	peers   map[peer.ID]map[wire.TopicKey]struct{}
+	streams map[peer.ID]struct{} // to whom a stream is open
 }
 
 var _ pubsub.SubscriptionFilter = (*topicFilter)(nil)
 
 func newTopicFilter(most int) *topicFilter {
-	return &topicFilter{max: most, peers: make(map[peer.ID]map[wire.TopicKey]struct{})}
+	return &topicFilter{max: most, peers: make(map[peer.ID]map[wire.TopicKey]struct{}), streams: make(map[peer.ID]struct{})}
 }
 
 // CanSubscribe implements pubsub.SubscriptionFilter.
@@ -520,13 +523,22 @@ func (f *topicFilter) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_S
 func (f *topicFilter) has(p peer.ID, topic wire.TopicKey) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	_, ok := f.peers[p][topic]
-	return ok
+	_, subscribed := f.peers[p][topic]
+	_, open := f.streams[p]
+	return subscribed && open
+}
+
+// open notes that there is a stream to a peer.
+func (f *topicFilter) open(p peer.ID) {
+	f.mu.Lock()
+	f.streams[p] = struct{}{}
+	f.mu.Unlock()
 }
 
 // forget drops what is known of a peer whose stream ended.
 func (f *topicFilter) forget(p peer.ID) {
 	f.mu.Lock()
 	delete(f.peers, p)
+	delete(f.streams, p)
 	f.mu.Unlock()
 }

@@ -17,7 +17,8 @@ type gossipCounters struct {
 	outboundDrops, inboundDrops       atomic.Uint64
 	subscriptionDrops, rateLimitDrops atomic.Uint64
 
-	gone  func(peer.ID)                 // a peer's stream ended
+	here  func(peer.ID)                 // a stream to a peer is open
+	gone  func(peer.ID)                 // it ended
 	heard func(id string, from peer.ID) // a message arrived for the first time; for simulations, may be nil
 }
 
@@ -29,7 +30,7 @@ func (c *gossipCounters) dropped() uint64 {
 }
 
 // OnNewOutboundStream implements pubsub.RawTracer.
-func (*gossipCounters) OnNewOutboundStream(peer.ID, protocol.ID) {}
+func (c *gossipCounters) OnNewOutboundStream(p peer.ID, _ protocol.ID) { c.here(p) }
 
 // OnClosedOutboundStream implements pubsub.RawTracer.
 func (c *gossipCounters) OnClosedOutboundStream(p peer.ID) { c.gone(p) }

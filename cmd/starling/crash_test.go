@@ -23,13 +23,19 @@ func full() bool { return os.Getenv("STARLING_FULL") != "" }
 // launch starts a node on home and waits until it is ready; it also gives how long that took.
 func launch(t *testing.T, home string, flags ...string) (*proc, *api.Client, time.Duration) {
 	t.Helper()
+	return launchWith(t, home, append(append([]string{"run"}, loopback(home)...), flags...))
+}
+
+// launchWith is launch with all arguments.
+func launchWith(t *testing.T, home string, args []string) (*proc, *api.Client, time.Duration) {
+	t.Helper()
 	log, err := os.OpenFile(home+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
 	began := time.Now()
-	p, err := startProcess(filepath.Dir(home), os.Environ(), log, append(append([]string{"run"}, loopback(home)...), flags...)...)
+	p, err := startProcess(filepath.Dir(home), os.Environ(), log, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,5 +197,69 @@ func (s *station) waiting(want int) {
 	var last []api.OutboxEntry
 	if !until(s.t, restartTime, func() bool { last = ask(s, "outbox", s.api.Outbox); return len(last) == want }) {
 		s.t.Fatalf("%d messages in the outbox of %s, want %d: %+v", len(last), s.name, want, last[:min(len(last), 3)])
+	}
+}
+
+// A relay that goes silent without closing anything, as one does whose machine hangs, is left for the other:
+// its connections stand for half a minute, and nothing that is written to them fails.
+func TestLabRelayFreezes(t *testing.T) {
+	t.Parallel()
+	f := newField(t)
+	relays := f.relays(2)
+	a := f.run(f.Home("home A", natlab.Symmetric).Host("ada"), by(relays...)...)
+	b := f.run(f.Home("home B", natlab.Symmetric).Host("bob"), by(relays...)...)
+	for _, s := range []*station{a, b} {
+		s.join("lobby")
+	}
+	befriend(a, b)
+	for _, s := range []*station{a, b} {
+		for _, r := range relays {
+			s.usesRelay(r)
+		}
+	}
+	a.send("#lobby", "first")
+	b.hears(patience, "first")
+	awaitPath(a, b, pathTime, relayed...)
+	// Whichever of the two carries the circuit between them: each is frozen in turn.
+	for k, r := range relays {
+		var room, private []string
+		begun := time.Now()
+		for i := range volley {
+			if i == volley/2 {
+				r.freeze()
+				begun = time.Now()
+			}
+			text := fmt.Sprintf("relay %d freezes, %d", k, i)
+			a.send("#lobby", "room "+text)
+			a.send("@bob", "private "+text)
+			room, private = append(room, "room "+text), append(private, "private "+text)
+		}
+		b.hears(restartTime, append(room, private...)...)
+		t.Logf("relay %d frozen: the last of %d messages heard in the room after %s, in private after %s", k, 2*volley,
+			since(begun, b, room...), since(begun, b, private...))
+		b.holds("#lobby", room)
+		b.holds("@ada", private)
+		a.waiting(0)
+		r.thaw()
+		for _, s := range []*station{a, b} {
+			s.usesRelay(r)
+		}
+	}
+	talk(a, b, "after the thaw")
+}
+
+// freeze stops a process where it is, without a word to anybody; thaw lets it go on.
+func (s *station) freeze() {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) })
+}
+
+func (s *station) thaw() {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		s.t.Fatal(err)
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,9 +29,36 @@ import (
 // since tests run beside others on few cores.
 const patience = 60 * time.Second
 
+// parentEnv tells the processes of a test by whom they were started.
+const parentEnv = "STARLING_TEST_PARENT"
+
 // TestMain lets the test binary act as `starling`: scripts run it as processes of their own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"starling": func() { os.Exit(realMain()) }})
+	if os.Getenv(parentEnv) == "" {
+		os.Setenv(parentEnv, strconv.Itoa(os.Getpid()))
+	}
+	testscript.Main(m, map[string]func(){"starling": func() {
+		go followParent() // ends with the process
+		os.Exit(realMain())
+	}})
+}
+
+// followParent ends the process once the test that started it is gone: one that runs into its time-out has no
+// chance to stop its nodes. A signal from the kernel would come with the end of a thread, not of the test.
+func followParent() {
+	pid, err := strconv.Atoi(os.Getenv(parentEnv))
+	if err != nil || runtime.GOOS == "windows" {
+		return
+	}
+	parent, err := os.FindProcess(pid)
+	if err != nil {
+		return
+	}
+	for range time.Tick(time.Second) {
+		if err := parent.Signal(syscall.Signal(0)); errors.Is(err, os.ErrProcessDone) {
+			os.Exit(exitFailure)
+		}
+	}
 }
 
 // TestScripts runs testdata/script. Besides testscript's own commands there are:
@@ -64,6 +93,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[stageKey{}] = &stage{procs: map[string]*proc{}}
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv(parentEnv, os.Getenv(parentEnv))
 			env.Defer(func() { env.Values[stageKey{}].(*stage).killAll() })
 			return nil
 		},

@@ -313,6 +313,7 @@ func (s *Server) awaitSubscriptions(p peer.ID, grants []wire.RelayGrant) {
 			select {
 			case <-look.C:
 			case <-patience.C:
+				s.log.Debug("a client was granted topics that it has not subscribed to", "peer", p)
 				return // it may have no topic layer at all
 			}
 		}
