@@ -99,6 +99,7 @@ func (s *Service) AddContact(ctx context.Context, who, petname string) (Contact,
 		switch {
 		case row == nil:
 			row = &contactRow{State: ContactAsked, Added: s.cfg.Clock.Now(), Nick: s.people.claimed(account)}
+			row.Told = s.people.devicesOf(account) // those are no news; every other one is
 		case row.State == ContactRequest:
 			if err := s.dialogs.welcome(ctx, account, row); err != nil {
 				return err

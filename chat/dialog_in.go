@@ -190,7 +190,7 @@ func (d *dialogs) takeHello(ctx context.Context, in *receiving, f frameIn, hello
 	}
 	account := hello.Certificate.Account
 	if d.s.people.revoked(f.from) {
-		return errors.New("a device greets that its account revoked")
+		return errRevoked
 	}
 	if known, ok := d.s.people.account(f.from); ok && known != account {
 		return d.otherAccount(ctx, in, known, account)
@@ -248,6 +248,9 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 	account := wire.AccountID(h.Account)
 	if wire.DeviceID(h.Device) != f.from {
 		return errors.New("an envelope names another device than the stream")
+	}
+	if d.s.people.revoked(f.from) {
+		return errRevoked
 	}
 	if d.s.people.blocked(account) {
 		return nil // in silence: a blocked account is not told

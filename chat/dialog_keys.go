@@ -15,7 +15,7 @@ import (
 // takePrekeys learns a device's keys, and opens what waited for them.
 func (d *dialogs) takePrekeys(ctx context.Context, in *receiving, f frameIn, raw []byte) error {
 	if d.s.people.revoked(f.from) {
-		return errors.New("a device sent prekeys that its account revoked")
+		return errRevoked
 	}
 	if r, err := wire.ParsePrekeyRecord(raw); err != nil || r.Certificate.Device != f.from {
 		return errors.Join(err, errors.New("a device sent another one's prekeys"))

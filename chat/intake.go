@@ -189,7 +189,7 @@ func (r *room) verify(list []arrival, batch []incoming) {
 		case err != nil:
 			a.hidden = true
 		case a.own:
-		case r.s.people.blocked(author),
+		case r.s.people.blocked(author), r.s.people.revokedBy(a.event.Header.Device(), a.event.Header.HLC.Time()),
 			!synced[a.sealed.ID] && !r.limiter.allow(author, len(a.sealed.Bytes()), now):
 			a.refused = true
 			r.refused.Add(1)
@@ -206,7 +206,7 @@ func (r *room) live(a arrival) {
 		return
 	}
 	author := a.event.Header.Account()
-	if r.s.people.blocked(author) || !r.limiter.allow(author, len(a.sealed.Bytes()), r.s.cfg.Clock.Now()) {
+	if r.s.people.blocked(author) || r.s.people.revoked(a.event.Header.Device()) || !r.limiter.allow(author, len(a.sealed.Bytes()), r.s.cfg.Clock.Now()) {
 		return
 	}
 	if b, ok := a.body.(*wire.TypingBody); ok && !b.Stopped {

@@ -47,6 +47,7 @@ func (s *Service) publishRecords(ctx context.Context) {
 	left := make(map[wire.RecordKey]time.Time) // when what lies there now was left
 	held := make(map[wire.RecordKey][]byte)
 	failures, next := 0, time.Time{}
+	var looked time.Time
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
@@ -60,7 +61,7 @@ func (s *Service) publishRecords(ctx context.Context) {
 			continue
 		}
 		var err error
-		for _, r := range s.ownRecords(ctx, table) {
+		for _, r := range s.ownRecords(ctx, table, &looked) {
 			key, value := wire.EncodeLookup(r)
 			if bytes.Equal(held[key], value) && now.Sub(left[key]) < s.spread(putAgain) {
 				continue
@@ -91,20 +92,20 @@ func (s *Service) publishRecords(ctx context.Context) {
 func (s *Service) Away() (mailboxes int, findable bool) { return int(s.boxes.Load()), s.left.Load() }
 
 // ownRecords returns what this device has to say now: its prekeys and its account's device list.
-func (s *Service) ownRecords(ctx context.Context, table Records) []*wire.LookupRecord {
+func (s *Service) ownRecords(ctx context.Context, table Records, looked *time.Time) []*wire.LookupRecord {
 	var raw []byte
 	err := s.dialogs.do(ctx, func() error {
 		raw = s.dialogs.sealer.own.Record
 		return nil
 	})
-	if err != nil || len(raw) == 0 {
+	if err != nil || len(raw) == 0 || s.disowned.Load() {
 		return nil
 	}
 	var list []*wire.LookupRecord
 	if r, err := wire.ParsePrekeyRecord(raw); err == nil {
 		list = append(list, &wire.LookupRecord{Prekeys: r, Raw: raw})
 	}
-	own, err := s.ownList(ctx, table)
+	own, err := s.ownList(ctx, table, looked)
 	switch {
 	case own != nil:
 		list = append(list, own)
@@ -116,8 +117,8 @@ func (s *Service) ownRecords(ctx context.Context, table Records) []*wire.LookupR
 
 // ownList returns the account's device list, signed anew when it is a week old. Devices of the account
 // that others of it have listed stay, as long as they renew their own records: a device that is lost falls
-// out by itself.
-func (s *Service) ownList(ctx context.Context, table Records) (*wire.LookupRecord, error) {
+// out by itself. looked is when the list that lies in the table was looked at last.
+func (s *Service) ownList(ctx context.Context, table Records, looked *time.Time) (*wire.LookupRecord, error) {
 	if s.cfg.SignDeviceList == nil {
 		return nil, nil
 	}
@@ -130,51 +131,48 @@ func (s *Service) ownList(ctx context.Context, table Records) (*wire.LookupRecor
 	if err != nil {
 		return nil, err
 	}
+	fresh := false
 	if old != nil {
 		age := now.Sub(old.DeviceList.Issued)
 		mine := slices.ContainsFunc(old.DeviceList.Devices, func(c wire.Certificate) bool { return c.Signature == cert.Signature })
-		if mine && age < listUse && age > -listUse {
-			return old, nil
-		}
+		fresh = mine && age < listUse && age > -listUse
 	}
-	l := &wire.DeviceList{Sequence: uint64(now.UnixMilli()), Issued: now, Expires: now.Add(listLife), Devices: []wire.Certificate{cert}}
-	for _, before := range []*wire.LookupRecord{old, fetch(ctx, table, wire.DeviceListKey(s.self.account), now)} {
+	if fresh && now.Sub(*looked).Abs() < s.spread(putAgain) {
+		return old, nil
+	}
+	// What other devices of the account say: that there are such, and which are revoked.
+	*looked = now
+	listed := fetch(ctx, table, wire.DeviceListKey(s.self.account), now)
+	switch {
+	case listed != nil && slices.Contains(listed.DeviceList.Revoked, s.self.device):
+		if !s.disowned.Swap(true) {
+			s.log.Warn("this device was revoked by another one of the account: nobody takes anything from it any more")
+		}
+		return nil, nil
+	case fresh && (listed == nil || listed.Sequence() <= old.Sequence()):
+		return old, nil
+	}
+	lives := make(map[wire.DeviceID]bool)
+	for _, before := range []*wire.LookupRecord{old, listed} {
 		if before == nil {
 			continue
 		}
-		l.Sequence = max(l.Sequence, before.Sequence()+1)
-		s.keepListed(ctx, table, l, before.DeviceList)
+		for _, c := range before.DeviceList.Devices {
+			lives[c.Device] = lives[c.Device] || fetch(ctx, table, wire.PrekeysKey(c.Device), now) != nil
+		}
 	}
-	slices.SortFunc(l.Devices, func(a, b wire.Certificate) int { return bytes.Compare(a.Device[:], b.Device[:]) })
-	slices.SortFunc(l.Revoked, func(a, b wire.DeviceID) int { return bytes.Compare(a[:], b[:]) })
-	raw, err := s.cfg.SignDeviceList(l)
-	if err != nil {
+	s.listMu.Lock()
+	defer s.listMu.Unlock()
+	if old, err = s.heldList(ctx); err != nil {
 		return nil, err
 	}
-	var b storage.Batch
-	b.Put(bucketProfile, []byte(profileList), raw)
-	if _, err := s.store.Commit(ctx, &b, storage.Durable); err != nil {
-		return nil, fmt.Errorf("storing the own device list: %w", s.storeError(err))
-	}
-	return &wire.LookupRecord{DeviceList: l, Raw: raw}, nil
-}
-
-// keepListed takes over what an earlier list of the own account says of other devices.
-func (s *Service) keepListed(ctx context.Context, table Records, l, before *wire.DeviceList) {
-	for _, dev := range before.Revoked {
-		if dev != s.self.device && !slices.Contains(l.Revoked, dev) && len(l.Revoked) < wire.MaxDevices {
-			l.Revoked = append(l.Revoked, dev)
+	l := newList(now, cert)
+	for _, before := range []*wire.LookupRecord{old, listed} {
+		if before != nil {
+			s.takeOver(l, before, func(dev wire.DeviceID) bool { return lives[dev] })
 		}
 	}
-	for _, c := range before.Devices {
-		known := slices.ContainsFunc(l.Devices, func(k wire.Certificate) bool { return k.Device == c.Device })
-		if known || len(l.Devices) >= wire.MaxDevices || slices.Contains(l.Revoked, c.Device) {
-			continue
-		}
-		if fetch(ctx, table, wire.PrekeysKey(c.Device), s.cfg.Clock.Now()) != nil {
-			l.Devices = append(l.Devices, c)
-		}
-	}
+	return s.signList(ctx, l)
 }
 
 // heldList returns the own device list as it was signed last, or nil.
@@ -319,15 +317,19 @@ func (d *dialogs) takeList(ctx context.Context, r *wire.LookupRecord) error {
 	}
 	var b storage.Batch
 	b.Put(bucketLists, l.Account[:], r.Raw)
+	var news []wire.DeviceID
 	for _, dev := range l.Revoked {
 		d.sealer.forget(&b, dev)
+		if account, ok := d.s.people.account(dev); ok && account == l.Account {
+			news = append(news, dev)
+		}
 	}
+	after := d.s.revokedRows(&b, l)
 	if _, err := d.s.store.Commit(ctx, &b, storage.Durable); err != nil {
 		return fmt.Errorf("storing a device list: %w", d.s.storeError(err))
 	}
-	for _, dev := range l.Revoked {
-		d.s.people.revoke(dev)
-	}
+	after()
+	d.noticeRevoked(ctx, l.Account, news)
 	for i := range l.Devices {
 		d.s.people.device(l.Account, l.Devices[i].Device)
 	}
@@ -355,6 +357,27 @@ func (d *dialogs) noticeDevices(ctx context.Context, g *dialog) {
 		in.people[g.account] = row
 		d.keepTaken(ctx, in)
 	}
+}
+
+// noticeRevoked says in the conversation with a contact that devices of theirs are none any more.
+func (d *dialogs) noticeRevoked(ctx context.Context, account wire.AccountID, devices []wire.DeviceID) {
+	row := d.s.people.contact(account)
+	if row == nil || row.State != ContactFriend || len(devices) == 0 {
+		return
+	}
+	in := d.newReceiving()
+	g, err := d.with(ctx, account)
+	for _, dev := range devices {
+		if err == nil {
+			err = d.notice(ctx, &in.batch, in.lines, g, fmt.Sprintf("%s revoked a device (%s). Nothing is sent to it or taken from it any more.", d.s.nick(account).Nick, shortDevice(dev)))
+		}
+	}
+	if err != nil {
+		d.s.log.Warn("noting a revoked device failed", "error", err)
+		return
+	}
+	in.people[account] = row
+	d.keepTaken(ctx, in)
 }
 
 // newDevices adds a line to the conversation with a contact for each device that the user was not told of

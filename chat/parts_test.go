@@ -259,3 +259,8 @@ func TestRetryPausesGrowAndVary(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// NewestEpoch tells tests of other packages which epoch of a private room counts.
+func NewestEpoch(s *Service, t Target) uint32 {
+	return s.roomByID(*t.Room).members().newest().Number
+}

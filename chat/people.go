@@ -26,7 +26,7 @@ type people struct {
 	accounts map[wire.AccountID][]wire.DeviceID
 	nicks    map[wire.AccountID]string // as they said when greeting; not stored
 	paths    map[wire.DeviceID]Path    // connected devices
-	gone     map[wire.DeviceID]bool    // revoked by their account
+	gone     map[wire.DeviceID]revoked // by their account
 }
 
 // contactRow is one contact, request or blocked account.
@@ -63,23 +63,14 @@ func newPeople(store *storage.Store) *people {
 		store:    store,
 		contacts: make(map[wire.AccountID]*contactRow), devices: make(map[wire.DeviceID]wire.AccountID),
 		accounts: make(map[wire.AccountID][]wire.DeviceID), nicks: make(map[wire.AccountID]string),
-		paths: make(map[wire.DeviceID]Path), gone: make(map[wire.DeviceID]bool),
+		paths: make(map[wire.DeviceID]Path), gone: make(map[wire.DeviceID]revoked),
 	}
 }
 
 // load reads the contacts, and which devices were revoked.
 func (p *people) load(ctx context.Context) error {
-	for kv, err := range p.store.ScanBucket(ctx, bucketLists, nil) {
-		if err != nil {
-			return fmt.Errorf("reading device lists: %w", err)
-		}
-		l, err := wire.ParseDeviceList(kv.Value)
-		if err != nil {
-			return fmt.Errorf("reading a stored device list: %w", err)
-		}
-		for _, dev := range l.Revoked {
-			p.revoke(dev)
-		}
+	if err := p.loadRevoked(ctx); err != nil {
+		return err
 	}
 	for kv, err := range p.store.ScanBucket(ctx, bucketContacts, nil) {
 		if err != nil {
@@ -108,29 +99,12 @@ func (p *people) device(account wire.AccountID, dev wire.DeviceID) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.devices[dev]; ok || p.gone[dev] || len(p.devices) >= maxKnownDevices || len(p.accounts[account]) >= wire.MaxDevices {
+	_, gone := p.gone[dev]
+	if _, ok := p.devices[dev]; ok || gone || len(p.devices) >= maxKnownDevices || len(p.accounts[account]) >= wire.MaxDevices {
 		return
 	}
 	p.devices[dev] = account
 	p.accounts[account] = append(p.accounts[account], dev)
-}
-
-// revoke makes a device speak for nobody, now and later.
-func (p *people) revoke(dev wire.DeviceID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gone[dev] = true
-	if account, ok := p.devices[dev]; ok {
-		delete(p.devices, dev)
-		p.accounts[account] = slices.DeleteFunc(slices.Clone(p.accounts[account]), func(d wire.DeviceID) bool { return d == dev })
-	}
-}
-
-// revoked says whether a device's account took its word back.
-func (p *people) revoked(dev wire.DeviceID) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.gone[dev]
 }
 
 // account returns whom a device speaks for.

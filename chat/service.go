@@ -31,6 +31,9 @@ type Service struct {
 
 	boxes atomic.Int64 // own mailboxes
 	left  atomic.Bool  // the own records lie in the lookup table
+	// disowned says that another device of the account revoked this one.
+	disowned atomic.Bool
+	listMu   sync.Mutex // held while the own device list is made
 
 	certMu sync.Mutex // guards cert, certAt
 	cert   wire.Certificate

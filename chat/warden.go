@@ -327,6 +327,8 @@ func (w *warden) changeKey(ctx context.Context, r *room, m *membership, held boo
 	made := r.ledger.events[m.newest().Event].HLC.Time()
 	due := r.ledger.changeDue() || w.s.cfg.Clock.Now().Sub(made) > keyLife
 	r.mu.Unlock()
+	// A device that was revoked holds the secret of the newest epoch.
+	due = due || w.s.people.lostSince(made, func(a wire.AccountID) bool { return m.role(a) != 0 })
 	pause := time.Duration(m.turn(w.s.self.account)) * turnPause
 	if !held {
 		// Whoever announced the newest key may never come back to hand it over.

@@ -73,6 +73,17 @@ func (n *Network) Node(name string) *Node {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	return n.device(name, account)
+}
+
+// Device makes a node that is another device of an account, with a store of its own.
+func (n *Network) Device(name string, of *Node) *Node {
+	n.t.Helper()
+	return n.device(name, of.owner)
+}
+
+func (n *Network) device(name string, account *identity.Account) *Node {
+	n.t.Helper()
 	device, err := identity.NewDevice(n.reader())
 	if err != nil {
 		n.t.Fatal(err)

@@ -78,7 +78,7 @@ func (a *app) commands() []*cobra.Command {
 		a.sendCommand(), a.tailCommand(), a.historyCommand(), a.searchCommand(), a.digestCommand(), a.exportCommand(), a.importCommand(), a.retentionCommand(),
 		a.meCommand(), a.nickCommand(), a.contactCommand(), a.inviteCommand(), a.roomCommand(), a.outboxCommand(),
 		a.statusCommand(), a.peersCommand(), a.pingCommand(), a.doctorCommand(), a.waitCommand(), a.stopCommand(),
-		a.benchCommand(), a.simCommand(), a.checkCommand(), a.configCommand(), a.passphraseCommand(), a.accountCommand(), a.backupCommand(), a.purgeCommand(), a.pathsCommand(), a.versionCommand(), a.completionCommand(),
+		a.benchCommand(), a.simCommand(), a.checkCommand(), a.configCommand(), a.passphraseCommand(), a.accountCommand(), a.deviceCommand(), a.backupCommand(), a.purgeCommand(), a.pathsCommand(), a.versionCommand(), a.completionCommand(),
 	}
 }
 

@@ -225,6 +225,17 @@ func (c *Client) RevokeInvite(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/invites", url.Values{"id": {id}}, nil, nil)
 }
 
+// Devices lists the devices of this user's account that are known here.
+func (c *Client) Devices(ctx context.Context) ([]Device, error) {
+	return fetch[[]Device](ctx, c, http.MethodGet, "/v1/devices", nil, nil)
+}
+
+// RevokeDevice takes one of the account's devices out of it, for good. The id may be its last 8 characters or
+// more. It is idempotent.
+func (c *Client) RevokeDevice(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/devices", url.Values{"id": {id}}, nil, nil)
+}
+
 // Outbox lists own messages that nobody acknowledged yet.
 func (c *Client) Outbox(ctx context.Context) ([]OutboxEntry, error) {
 	return fetch[[]OutboxEntry](ctx, c, http.MethodGet, "/v1/outbox", nil, nil)

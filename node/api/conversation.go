@@ -124,6 +124,14 @@ type Member struct {
 	LastSeen    Time     `json:"last_seen,omitzero"`
 }
 
+// Device is one of this user's account.
+type Device struct {
+	ID      string `json:"id"`
+	Here    bool   `json:"here,omitempty"`    // the one this is
+	Revoked bool   `json:"revoked,omitempty"` // it speaks for nobody any more
+	Path    string `json:"path,omitempty"`
+}
+
 // Contact is somebody known by account.
 type Contact struct {
 	Account     string   `json:"account"`

@@ -128,6 +128,10 @@ func invite(i chat.Invite) api.Invite {
 	return api.Invite{ID: i.ID, Link: i.Link, Target: i.Target, ExpiresAt: stamp(i.ExpiresAt), OneTime: i.OneTime, Used: i.Used}
 }
 
+func device(d chat.OwnDevice) api.Device {
+	return api.Device{ID: d.Device.String(), Here: d.Here, Revoked: d.Revoked, Path: string(d.Path)}
+}
+
 func digest(d chat.Digest) api.Digest {
 	return api.Digest{Count: d.Count, SHA256: hex.EncodeToString(d.SHA256[:]), Gaps: d.Gaps}
 }

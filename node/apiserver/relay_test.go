@@ -246,8 +246,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"DELETE /v1/invites", "DELETE /v1/rooms",
-		"GET /v1/bundle", "GET /v1/contacts", "GET /v1/conversations", "GET /v1/digest", "GET /v1/doctor", "GET /v1/events",
+		"DELETE /v1/devices", "DELETE /v1/invites", "DELETE /v1/rooms",
+		"GET /v1/bundle", "GET /v1/contacts", "GET /v1/conversations", "GET /v1/devices", "GET /v1/digest", "GET /v1/doctor", "GET /v1/events",
 		"GET /v1/invites", "GET /v1/me", "GET /v1/members", "GET /v1/messages", "GET /v1/messages/{id}",
 		"GET /v1/outbox", "GET /v1/peers", "GET /v1/retention", "GET /v1/search", "GET /v1/settings", "GET /v1/status", "GET /v1/verification",
 		"POST /v1/backup", "POST /v1/batch", "POST /v1/bundle", "POST /v1/check", "POST /v1/contacts", "POST /v1/invites", "POST /v1/messages",

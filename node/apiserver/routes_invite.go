@@ -42,6 +42,29 @@ func (r router) invites() {
 	})
 }
 
+// devices registers what is about the user's own devices.
+func (r router) devices() {
+	s := r.server
+	answer(r, http.MethodGet, "/v1/devices", "devices", "The devices of this user's account that are known here", func(ctx context.Context, _ *none) ([]api.Device, error) {
+		svc, err := s.service()
+		if err != nil {
+			return nil, err
+		}
+		all, err := svc.Devices(ctx)
+		return list(all, device), err
+	})
+	act(r, http.MethodDelete, "/v1/devices", "revoke-device", "Take a device out of this user's account", func(ctx context.Context, req *struct {
+		ID string `query:"id" required:"true"`
+	},
+	) error {
+		svc, err := s.service()
+		if err != nil {
+			return err
+		}
+		return svc.RevokeDevice(ctx, req.ID)
+	})
+}
+
 func createInvite(ctx context.Context, svc *chat.Service, req api.InviteRequest) (chat.Invite, error) {
 	out := chat.InviteRequest{OneTime: req.OneTime}
 	if req.ExpiryMS < 0 || req.ExpiryMS > maxExpiry.Milliseconds() {

@@ -83,6 +83,7 @@ func (r router) people() {
 	r.contacts()
 	r.invites()
 	r.private()
+	r.devices()
 	s := r.server
 	answer(r, http.MethodGet, "/v1/outbox", "outbox", "Own messages that nobody acknowledged yet", func(ctx context.Context, _ *none) ([]api.OutboxEntry, error) {
 		svc, err := s.service()
