@@ -54,6 +54,7 @@ func (s *Service) collectMail(ctx context.Context) {
 			return
 		case <-s.dialogs.mailWake:
 			next = time.Time{}
+		case <-s.dialogs.relayWake:
 		case <-tick.C:
 		}
 		relays := s.cfg.Relays.Relays()

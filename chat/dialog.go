@@ -28,11 +28,13 @@ type dialogs struct {
 	wake    chan struct{}
 	// mailWake makes the own mailboxes be looked into now; capacity 1.
 	mailWake chan struct{}
-	looked   time.Time     // when somebody who came made the mailboxes be looked into
-	ended    chan struct{} // closed when run has returned
-	awaiting chan awaited  // batches on their way to the disk
-	durable  chan func()   // what follows for those that arrived
-	drafts   int           // batches of own messages among them
+	// relayWake says that relays came or went: mailboxes are placed now; capacity 1.
+	relayWake chan struct{}
+	looked    time.Time     // when somebody who came made the mailboxes be looked into
+	ended     chan struct{} // closed when run has returned
+	awaiting  chan awaited  // batches on their way to the disk
+	durable   chan func()   // what follows for those that arrived
+	drafts    int           // batches of own messages among them
 
 	mu        sync.RWMutex // guards byAccount, byStream, live, and of each dialog: row, modded, runs, and the length of out
 	byAccount map[wire.AccountID]*dialog
@@ -137,7 +139,7 @@ func newDialogs(ctx context.Context, s *Service) (*dialogs, error) {
 		greeted: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]bool),
 		asked: make(map[wire.DeviceID]time.Time), pending: make(map[wire.DeviceID][]frameIn),
 		typed: make(map[wire.AccountID]time.Time), relaySeen: make(map[wire.DeviceID]time.Time),
-		mailWake: make(chan struct{}, 1), troubles: make(map[wire.MailboxID]trouble),
+		mailWake: make(chan struct{}, 1), relayWake: make(chan struct{}, 1), troubles: make(map[wire.MailboxID]trouble),
 	}
 	var err error
 	if d.sealer, err = newSealer(ctx, s); err != nil {

@@ -256,3 +256,25 @@ func TestAMailboxPlacedWhileApartIsLearntAtTheNextMeeting(t *testing.T) {
 		eventually(t, time.Minute, shows(t, ben, toAda, "hello", "hello yourself", "later"))
 	})
 }
+
+// TestARelayJustBeforeLeaving lets the first relay appear a twentieth of a second before somebody leaves, wherever
+// the second's clocks stand: long enough to place a mailbox and to tell those who are there.
+func TestARelayJustBeforeLeaving(t *testing.T) {
+	for part := range 4 {
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			world(t, 58, []string{"ada", "ben"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+				ada, ben := nodes[0], nodes[1]
+				toBen, toAda := friends(t, ada, ben)
+				time.Sleep(time.Duration(part) * 250 * time.Millisecond)
+				n.Relay()
+				time.Sleep(50 * time.Millisecond)
+				ben.Stop()
+				m := say(t, ada, toBen, "later")
+				eventually(t, time.Minute, state(t, ada, m.ID, chat.StateStored))
+				ada.Stop()
+				ben.Start()
+				eventually(t, time.Minute, shows(t, ben, toAda, "hello", "hello yourself", "later"))
+			})
+		})
+	}
+}

@@ -86,7 +86,8 @@ type Records interface {
 // protocol as a mirror, which shows no proof of membership, and [wire.MailboxProtocol]; both over
 // [Direct].Open.
 type Relays interface {
-	// Relays lists the relays that the user trusts and that are connected now.
+	// Relays lists the relays that the user trusts and that are connected now. Whoever implements it SHOULD call
+	// [Service.RelaysChanged] when the list changes; it is looked at every second besides.
 	Relays() []wire.DeviceID
 	// Mirrors lists those of them that keep a joined topic's events now.
 	Mirrors(topic wire.TopicKey) []wire.DeviceID

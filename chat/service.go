@@ -421,6 +421,15 @@ func (s *Service) Wake(reason string) {
 	s.syncer.resume()
 }
 
+// RelaysChanged says that the list of [Relays] is not what it was: this device's mailboxes are placed anew and
+// those who have its record are told at once, since it may be gone a moment later. It does not block.
+func (s *Service) RelaysChanged() {
+	select {
+	case s.dialogs.relayWake <- struct{}{}:
+	default: // one is under way
+	}
+}
+
 // Greeting returns the first frame of every stream of direct messages that this device opens or
 // answers: its certificate and nick.
 func (s *Service) Greeting() []byte {

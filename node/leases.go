@@ -348,11 +348,19 @@ func (l *leases) settle(at map[peer.ID]*relayLeases, r leaseResult) {
 	}
 }
 
-// publish updates what others may ask.
+// publish updates what others may ask, and says so if relays came or went.
 func (l *leases) publish(at map[peer.ID]*relayLeases) {
+	if l.note(at) {
+		l.n.chat.RelaysChanged()
+	}
+}
+
+// note updates what others may ask. It says whether relays came or went.
+func (l *leases) note(at map[peer.ID]*relayLeases) (changed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.seen)
+	before := l.known
 	l.kept, l.known = make(map[wire.TopicKey][]wire.DeviceID), nil
 	for p, rl := range at {
 		st := relayState{err: rl.err}
@@ -371,6 +379,8 @@ func (l *leases) publish(at map[peer.ID]*relayLeases) {
 		}
 		l.seen[p] = st
 	}
+	slices.SortFunc(l.known, func(a, b wire.DeviceID) int { return bytes.Compare(a[:], b[:]) }) // a map has no order
+	return !slices.Equal(before, l.known)
 }
 
 // Relays implements chat.Relays.

@@ -65,9 +65,20 @@ func (n *Network) Relay() *Relay {
 		rooms: make(map[wire.TopicKey]*mirrored), boxes: make(map[wire.MailboxID]*box),
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.relays = append(n.relays, r)
+	n.mu.Unlock()
+	n.relaysChanged()
 	return r
+}
+
+// relaysChanged tells the nodes that are up.
+func (n *Network) relaysChanged() {
+	n.mu.Lock()
+	list := slices.DeleteFunc(slices.Clone(n.order), func(nd *Node) bool { return !nd.running })
+	n.mu.Unlock()
+	for _, nd := range list {
+		nd.svc.RelaysChanged()
+	}
 }
 
 // ID returns the relay's device.
@@ -76,8 +87,9 @@ func (r *Relay) ID() wire.DeviceID { return r.id }
 // Set brings the relay up or down. What it keeps stays.
 func (r *Relay) Set(up bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.up = up
+	r.mu.Unlock()
+	r.net.relaysChanged()
 }
 
 // Quota bounds the deposits of one mailbox from now on.
