@@ -43,7 +43,7 @@ const minMemTable = 16 << 20
 
 // engineOptions is the options table; docs/spec/storage.md gives the reasons.
 func engineOptions(dir string, key []byte, sizes Sizes, gate *roomGate) badger.Options {
-	return badger.DefaultOptions(dir).
+	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLogger{gate.log, gate}).
 		WithMemTableSize(sizes.MemTable).
 		WithNumMemtables(2).
@@ -60,6 +60,8 @@ func engineOptions(dir string, key []byte, sizes Sizes, gate *roomGate) badger.O
 		WithMetricsEnabled(false).
 		WithEncryptionKey(key).
 		WithEncryptionKeyRotationDuration(10 * 24 * time.Hour)
+	o.TableSizeMultiplier = 1
+	return o
 }
 
 func openBadger(o badger.Options, gate *roomGate) (e *badgerEngine, err error) {

@@ -349,7 +349,7 @@ func (o acknowledgeOp) apply(t *tx, _ *Result) error {
 func (o acknowledgeOp) guard(*tx) (guardOp, error) { return guardOp{}, nil }
 
 // Guard marks the batch as holding the user's own words: it is also written to
-// the guard journal (the last 64 such batches), from which Open puts it back
+// the guard journal (the last 64 such batches, 1 MiB at most), from which Open puts it back
 // should the database have lost it. For durable batches; costs a second small
 // write beside the first.
 func (b *Batch) Guard() { b.guarded = true }

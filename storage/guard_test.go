@@ -422,7 +422,7 @@ func TestGuardRelease(t *testing.T) {
 		}
 	}
 	log := s.disk.engine.lastLog
-	big := make([]byte, 50<<10) // enough for a rewrite of the journal
+	big := make([]byte, 10<<10) // enough for a rewrite of the journal
 	for i := range 3 * guardEntries {
 		commit(func(b *Batch) {
 			b.Guard()

@@ -109,11 +109,17 @@ func (g *guardFile) take(plain []byte) error {
 	return nil
 }
 
+// keep adds an entry to live; of many or large ones the oldest go.
 func (g *guardFile) keep(e guardEntry) {
 	g.live = append(g.live, e)
-	if len(g.live) > guardEntries {
-		g.live = slices.Delete(g.live, 0, len(g.live)-guardEntries)
+	first, size := len(g.live), 0
+	for first > 0 && len(g.live)-first < guardEntries {
+		if size += len(g.live[first-1].ops); size > guardBytes && first < len(g.live) {
+			break
+		}
+		first--
 	}
+	g.live = slices.Delete(g.live, 0, first)
 }
 
 // forget drops the append of a record, and its entry if that was the last one.

@@ -9,6 +9,10 @@ import (
 // guardEntries is how many guarded batches the journal keeps.
 const guardEntries = 64
 
+// guardBytes is how much those hold in all, but for a single larger one: a start
+// looks each of their records up.
+const guardBytes = 1 << 20
+
 // guardEntry is a guarded batch in the journal.
 type guardEntry struct {
 	seq uint64 // commit number of the batch
