@@ -49,6 +49,10 @@ func asked(g *get) (n int) {
 }
 
 func stubbornLies() []stubborn {
+	return append(liesInReconciliation(), liesInFetching()...)
+}
+
+func liesInReconciliation() []stubborn {
 	whole := []span{{back: maxMilli - testStart, says: saysSum, sum: fingerprint{1, 1}}}
 	return []stubborn{
 		{
@@ -89,6 +93,11 @@ func stubbornLies() []stubborn {
 			begin: func(p *puppet) { p.say(&summary{}) },
 			push:  func(p *puppet, _ int) { p.say(&round{more: true}) },
 		},
+	}
+}
+
+func liesInFetching() []stubborn {
+	return []stubborn{
 		{
 			name: "claims of nothing, all unavailable", side: "initiator",
 			begin: func(p *puppet) {
@@ -192,7 +201,7 @@ func TestStubbornLiarsAreBounded(t *testing.T) {
 				if footprint(p.s) > maxFootprint {
 					t.Fatalf("the session holds %d bytes", footprint(p.s))
 				}
-				if turn > MaxReconcile/4 { // the smallest frame has four bytes
+				if turn > MaxReconcile/4 || p.s.Report().Received.Total() > 4*MaxReconcile { // the smallest frame has four bytes
 					r := p.s.Report()
 					t.Fatalf("no end in sight: %+v", r)
 				}
