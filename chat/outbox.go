@@ -194,6 +194,9 @@ func (d *dialogs) pump(ctx context.Context, g *dialog) {
 			}
 		}
 		g.nextTry = time.Time{}
+		for _, dev := range devices {
+			delete(d.asked, dev) // on a connection that is gone
+		}
 	}
 	if now.Before(g.nextTry) && g.nextTry.Sub(now) <= retryPauses[len(retryPauses)-1]*2 {
 		return
@@ -436,8 +439,12 @@ func (d *dialogs) waits(o *outgoingDM) bool {
 // wantPrekeys asks a device for its record, at most every few seconds.
 func (d *dialogs) wantPrekeys(dev wire.DeviceID) {
 	now := time.Now()
-	if last, ok := d.asked[dev]; ok && now.Sub(last) < retryPauses[0] {
+	last, asked := d.asked[dev]
+	if asked && now.Sub(last) < retryPauses[0] {
 		return
+	}
+	if asked {
+		d.s.doubt(dev) // it was not answered
 	}
 	if d.s.links.send(dev, prekeysWanted, nil) {
 		d.asked[dev] = now
