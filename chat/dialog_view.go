@@ -427,7 +427,10 @@ func (s *Service) Outbox(ctx context.Context) ([]OutboxEntry, error) {
 	var list []OutboxEntry
 	err := s.dialogs.do(ctx, func() error {
 		for _, g := range s.dialogs.all() {
-			target := s.targetOf(g.account)
+			target, why := s.targetOf(g.account), ""
+			if len(g.out) > 0 {
+				why = s.dialogs.obstacle(ctx, g)
+			}
 			for _, o := range g.out {
 				if o.row.Hidden {
 					continue
@@ -436,7 +439,11 @@ func (s *Service) Outbox(ctx context.Context) ([]OutboxEntry, error) {
 					ID: o.id, Target: target, Account: g.account, State: o.row.State, Attempts: o.row.Attempts,
 					CreatedAt: o.row.Created, Reason: o.row.Reason,
 				}
+				if o.row.State == StateQueued && e.Reason == "" {
+					e.Reason = why
+				}
 				if o.row.State != StateFailed {
+					e.Attempts = max(e.Attempts, g.knocks)
 					e.NextAttempt = o.next
 					if !g.connected && e.NextAttempt.Before(g.nextKnock) {
 						e.NextAttempt = g.nextKnock
@@ -448,6 +455,29 @@ func (s *Service) Outbox(ctx context.Context) ([]OutboxEntry, error) {
 		return nil
 	})
 	return list, err
+}
+
+// obstacle says why nothing can be sent to an account now; "" if something can.
+func (d *dialogs) obstacle(ctx context.Context, g *dialog) string {
+	if d.s.people.suspended(g.account) {
+		return "their key changed: look at it and accept it first"
+	}
+	if len(d.connectedDevices(g.account)) > 0 {
+		return ""
+	}
+	keys, boxes := false, false
+	for _, dev := range d.s.people.devicesOf(g.account) {
+		if p, err := d.sealer.peer(ctx, dev); err == nil && p != nil {
+			keys, boxes = true, boxes || len(p.record.Mailboxes) > 0
+		}
+	}
+	switch {
+	case boxes:
+		return "they are away; it goes to their mailbox"
+	case keys:
+		return "they are away, and no mailbox of theirs is known: both have to be online"
+	}
+	return "they were never met: their keys are looked for"
 }
 
 // OutboxAction cancels a message that was not acknowledged, or tries it again now. A cancelled message
