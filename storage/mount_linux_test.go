@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ import (
 
 // childModes are modes of the child process that this system only knows.
 var childModes = map[string]func(ctx context.Context, dir string) error{
-	"fulldisk": childFullDisk, "disktaken": childDiskTaken, "million": childMillion,
+	"fulldisk": childFullDisk, "fulldiskagain": childFullDiskAgain, "disktaken": childDiskTaken, "million": childMillion,
 }
 
 // cpuTime is what the process has used so far.
@@ -86,115 +88,182 @@ func fullDiskOptions(dir string) Options {
 	return o
 }
 
-// TestFullDisk runs in a child process: a full disk kills a process that is
-// not careful (SIGBUS in mapped files).
+// TestFullDisk runs in child processes: a full disk kills a process that is
+// not careful (SIGBUS in mapped files). Where the first cannot close the store,
+// since a table still waits for room, the second is the next start.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
 	dir := mountTmpfs(t, 0, 300<<20)
-	cmd := childCommand(t, "fulldisk", dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := childCommand(t, "fulldisk", dir).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v\n%.3000s", err, out)
+	}
+	if count, left := bytes.CutPrefix(out, []byte(leftOpen)); left {
+		out, err := childCommand(t, "fulldiskagain", dir, leftOpen+string(bytes.TrimSpace(count))).CombinedOutput()
+		if err != nil {
+			t.Fatalf("the next start: %v\n%.3000s", err, out)
+		}
+		t.Logf("the store could not be closed; the next start: %s", out)
 	}
 }
 
+// leftOpen begins what the first child says if it could not close the store,
+// before the number of records; the second finds it in its environment.
+const leftOpen = "STARLING_STORAGE_LEFT="
+
+// onFullDisk is a store of numbered records whose disk is filled up.
+type onFullDisk struct {
+	dir     string
+	s       *Store
+	st      StreamID
+	n       int
+	fillers []string
+}
+
+func (f *onFullDisk) open(ctx context.Context) (err error) {
+	if f.s, err = Open(ctx, fullDiskOptions(f.dir)); err == nil {
+		f.st, err = f.s.Stream(ctx, "room")
+	}
+	return err
+}
+
+var fullDiskValue = bytes.Repeat([]byte{1}, 60<<10)
+
+func (f *onFullDisk) appendOne(ctx context.Context, d Durability) error {
+	var b Batch
+	b.Append(Record{Stream: f.st, Time: uint64(f.n), ID: testID(f.n), Value: append(fullDiskValue, testID(f.n).String()...)})
+	_, err := f.s.Commit(ctx, &b, d)
+	if err == nil {
+		f.n++
+	}
+	return err
+}
+
+func (f *onFullDisk) verify(ctx context.Context, when string) error {
+	got, err := f.s.Count(ctx, f.st)
+	if err != nil || int(got) != f.n {
+		return fmt.Errorf("%s: %d of %d records, %w", when, got, f.n, err)
+	}
+	for i := range f.n {
+		if r, err := f.s.Get(ctx, testID(i)); err != nil || len(r.Value) != len(fullDiskValue)+64 {
+			return fmt.Errorf("%s: record %d: %w", when, i, err)
+		}
+	}
+	return nil
+}
+
+// refuse wants writes to be refused. Compaction may give room back at any
+// moment, which the store may use: that is taken too.
+func (f *onFullDisk) refuse(ctx context.Context) error {
+	for range 20 {
+		if err := f.appendOne(ctx, Durable); errors.Is(err, ErrNoSpace) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := f.fill(); err != nil {
+			return err
+		}
+	}
+	return errors.New("it is never refused")
+}
+
+func (f *onFullDisk) fill() error {
+	f.fillers = append(f.fillers, filepath.Join(f.dir, fmt.Sprintf("filler%d", len(f.fillers))))
+	return fillDisk(f.fillers[len(f.fillers)-1], math.MaxInt64)
+}
+
+// recovers wants everything to be there and to work again once there is room.
+func (f *onFullDisk) recovers(ctx context.Context) error {
+	if err := removeFiles(f.fillers); err != nil {
+		return err
+	}
+	if err := writeAgain(f.s, func(d Durability) error { return f.appendOne(ctx, d) }); err != nil {
+		return err
+	}
+	if err := f.verify(ctx, "after room was made"); err != nil {
+		return err
+	}
+	return f.s.Close()
+}
+
 func childFullDisk(ctx context.Context, dir string) error {
-	s, err := Open(ctx, fullDiskOptions(dir))
+	f := &onFullDisk{dir: dir}
+	err := f.open(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := s.Stream(ctx, "room")
-	if err != nil {
-		return err
+	for err = nil; err == nil; {
+		err = f.appendOne(ctx, Relaxed)
 	}
-	value := bytes.Repeat([]byte{1}, 60<<10)
-	n := 0
-	appendOne := func(d Durability) error {
-		var b Batch
-		b.Append(Record{Stream: st, Time: uint64(n), ID: testID(n), Value: append(value, testID(n).String()...)})
-		_, err := s.Commit(ctx, &b, d)
-		if err == nil {
-			n++
-		}
-		return err
+	if !errors.Is(err, ErrNoSpace) || f.s.State().Mode != ModeNoHistory {
+		return fmt.Errorf("relaxed, after %d records: %w in state %v", f.n, err, f.s.State().Mode)
 	}
 	for err = nil; err == nil; {
-		err = appendOne(Relaxed)
+		err = f.appendOne(ctx, Durable)
 	}
-	if !errors.Is(err, ErrNoSpace) || s.State().Mode != ModeNoHistory {
-		return fmt.Errorf("relaxed, after %d records: %w in state %v", n, err, s.State().Mode)
+	if !errors.Is(err, ErrNoSpace) || f.s.State().Mode != ModeReadOnly {
+		return fmt.Errorf("durable, after %d records: %w in state %v", f.n, err, f.s.State().Mode)
 	}
-	for err = nil; err == nil; {
-		err = appendOne(Durable)
-	}
-	if !errors.Is(err, ErrNoSpace) || s.State().Mode != ModeReadOnly {
-		return fmt.Errorf("durable, after %d records: %w in state %v", n, err, s.State().Mode)
-	}
-	verify := func(when string) error {
-		got, err := s.Count(ctx, st)
-		if err != nil || int(got) != n {
-			return fmt.Errorf("%s: %d of %d records, %w", when, got, n, err)
-		}
-		for i := range n {
-			if r, err := s.Get(ctx, testID(i)); err != nil || len(r.Value) != len(value)+64 {
-				return fmt.Errorf("%s: record %d: %w", when, i, err)
-			}
-		}
-		return nil
-	}
-	if err := verify("when nearly full"); err != nil {
+	if err := f.verify(ctx, "when nearly full"); err != nil {
 		return err
 	}
-	// Somebody else takes all the rest.
-	filler := filepath.Join(dir, "filler")
-	if err := fillDisk(filler, math.MaxInt64); err != nil {
+	if err := f.fill(); err != nil { // somebody else takes all the rest
 		return err
 	}
-	if err := verify("when full"); err != nil {
+	if err := f.verify(ctx, "when full"); err != nil {
 		return err
 	}
-	// Compaction may give room back at any moment, which the store may use: that is taken too.
-	fillers := []string{filler}
-	refuse := func() error {
-		for range 20 {
-			if err := appendOne(Durable); errors.Is(err, ErrNoSpace) {
-				return nil
-			} else if err != nil {
-				return err
-			}
-			fillers = append(fillers, fmt.Sprintf("%s%d", filler, len(fillers)))
-			if err := fillDisk(fillers[len(fillers)-1], math.MaxInt64); err != nil {
-				return err
-			}
-		}
-		return errors.New("it is never refused")
-	}
-	if err := refuse(); err != nil {
+	if err := f.refuse(ctx); err != nil {
 		return fmt.Errorf("writing to a full disk: %w", err)
 	}
 	// It cannot leave a clean state file behind, and where a table still waits it
 	// keeps the directory until the process ends: that is for the next one.
-	if err := s.Close(); errors.Is(err, errUnclosed) {
+	if err := f.s.Close(); errors.Is(err, errUnclosed) {
+		fmt.Printf("%s%d\n", leftOpen, f.n)
 		return nil
 	}
-	if s, err = Open(ctx, fullDiskOptions(dir)); err != nil {
+	if err := f.open(ctx); err != nil {
 		return fmt.Errorf("opening on a full disk: %w", err)
 	}
-	if err := verify("reopened on a full disk"); err != nil {
+	if err := f.verify(ctx, "reopened on a full disk"); err != nil {
 		return err
 	}
-	if err := refuse(); err != nil {
+	if err := f.refuse(ctx); err != nil {
 		return fmt.Errorf("writing to a full disk after reopening: %w", err)
 	}
-	if err := removeFiles(fillers); err != nil {
+	return f.recovers(ctx)
+}
+
+// childFullDiskAgain starts where the process before could not close the store.
+// On the full disk it may say that there is no room; with room all is there.
+func childFullDiskAgain(ctx context.Context, dir string) error {
+	f := &onFullDisk{dir: dir}
+	var err error
+	if f.n, err = strconv.Atoi(os.Getenv(strings.TrimSuffix(leftOpen, "="))); err != nil {
 		return err
 	}
-	if err := writeAgain(s, appendOne); err != nil {
+	if f.fillers, err = filepath.Glob(filepath.Join(dir, "filler*")); err != nil {
 		return err
 	}
-	if err := verify("after room was made"); err != nil {
+	switch err := f.open(ctx); {
+	case errors.Is(err, ErrNoSpace):
+		fmt.Println("refused while the disk is full")
+		if err := removeFiles(f.fillers); err != nil {
+			return err
+		}
+		if f.fillers, err = nil, f.open(ctx); err != nil {
+			return fmt.Errorf("opening after room was made: %w", err)
+		}
+	case err != nil:
+		return fmt.Errorf("opening on a full disk: %w", err)
+	default:
+		fmt.Println("opened on the full disk")
+	}
+	if err := f.verify(ctx, "opened anew"); err != nil {
 		return err
 	}
-	return s.Close()
+	return f.recovers(ctx)
 }
 
 func removeFiles(paths []string) error {
