@@ -125,7 +125,7 @@ func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {
 	kept := r.state.Kept
 	r.mu.RUnlock()
 	for _, in := range batch {
-		if uint64(in.sealed.HLC) < kept {
+		if uint64(in.sealed.HLC) < kept && !r.private {
 			continue // it was removed for good, or would have been
 		}
 		switch in.sealed.HLC.Timeliness(now) {
@@ -154,6 +154,9 @@ func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {
 			continue
 		}
 		a := r.open(in.sealed)
+		if uint64(in.sealed.HLC) < kept && !r.newMember(a.event) {
+			continue // as above; but who may do what in a private room follows from all that was ever said about it
+		}
 		if a.sealed.Ephemeral {
 			r.live(a)
 			continue

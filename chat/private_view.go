@@ -24,6 +24,15 @@ func (r *room) inLog(id wire.EventID) (wire.HLC, bool) {
 	return e.HLC, true
 }
 
+// newMember says whether an event is about the membership of a private room, and not known yet.
+func (r *room) newMember(ev *wire.Event) bool {
+	if !r.private || ev == nil || !ev.Header.Kind.Membership() {
+		return false
+	}
+	_, known := r.inLog(ev.ID)
+	return !known
+}
+
 // hadEffect says whether an event did something, as far as it is about membership.
 func (r *room) hadEffect(ev *wire.Event) bool {
 	return !r.private || !ev.Header.Kind.Membership() || r.members().effect[ev.ID]

@@ -107,8 +107,6 @@ func (s *Service) SetRetention(ctx context.Context, t Target, keep *Retention) e
 	switch {
 	case err != nil:
 		return err
-	case r.private:
-		return fmt.Errorf("%w: a private room's history is kept as a whole; its membership is part of it", ErrBadRequest)
 	case keep != nil && keep.Disk != 0:
 		return fmt.Errorf("%w: a bound for the disk is one for all rooms together", ErrBadRequest)
 	}
@@ -158,7 +156,7 @@ func (s *Service) retain(ctx context.Context) error {
 
 func (s *Service) retainRoom(ctx context.Context, r *room) error {
 	keep, _, err := s.Retention(ctx, Target{Room: &r.id})
-	if err != nil || r.private {
+	if err != nil {
 		return err
 	}
 	return r.trim(ctx, keep)
@@ -177,7 +175,7 @@ func (s *Service) capDisk(ctx context.Context, limit uint64) error {
 			}
 			used := info.Bytes + recordCost*info.Count
 			total += used
-			if used > most && !r.private && info.Count > minCount {
+			if used > most && info.Count > minCount {
 				most, biggest, size = used, r, info
 			}
 		}
@@ -192,7 +190,8 @@ func (s *Service) capDisk(ctx context.Context, limit uint64) error {
 }
 
 // trim removes the oldest events until the retention holds. The room's floor rises first and for good,
-// in the same transaction: sync compares nothing below it, and nothing below it is taken in again.
+// in the same transaction: sync compares nothing below it, and nothing below it is taken in again. Of a private
+// room the membership events stay for ever, in a place of their own: only their lines go.
 func (r *room) trim(ctx context.Context, keep Retention) error {
 	floor := uint64(0)
 	if keep.Age > 0 {
@@ -294,11 +293,15 @@ func (r *room) trimStep(ctx context.Context, keep Retention, floor uint64) (remo
 // newest number of each device that went.
 func (r *room) remove(ctx context.Context, b *storage.Batch, rec storage.Record, gone map[wire.DeviceID]uint64) error {
 	b.Remove(rec.ID)
-	if rec.Flags&storage.FlagStub != 0 {
-		return nil
+	var sealed *wire.Sealed
+	var err error
+	if rec.Flags&storage.FlagStub == 0 {
+		sealed, err = r.parse(ctx, rec)
 	}
-	sealed, err := r.parse(ctx, rec)
-	if err != nil {
+	if r.private {
+		b.Delete(bucketTopics, joinKey(r.stream[:], rec.ID[:]))
+	}
+	if err != nil || sealed == nil {
 		return err
 	}
 	a := r.open(sealed)

@@ -68,7 +68,7 @@ func (a *app) roomPolicyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "policy ROOM", Short: "Change what a private room allows", Args: takes(1, 1),
 		Long: "Change what a private room allows, for everybody. How long messages are kept is not for a room to say: each\n" +
-			"node keeps what its own `starling retention` says, and of a private room everything.",
+			"node keeps what its own `starling retention` says.",
 	}
 	cmd.RunE = a.frontend(func(ctx context.Context, c *api.Client, args []string) error {
 		req := api.PolicyRequest{Target: args[0], History: history, Invite: invite, Post: post}
