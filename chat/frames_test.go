@@ -192,6 +192,39 @@ func FuzzOutRun(f *testing.F) {
 	})
 }
 
+func FuzzRows(f *testing.F) {
+	all := golden(f)
+	f.Add([]byte{}, all["index-row"])
+	f.Add(all["modifier-key"], all["modifier-row"])
+	f.Add([]byte{}, all["out-state"])
+	f.Add([]byte{}, all["out-failed"])
+	f.Fuzz(func(t *testing.T, key, b []byte) {
+		if r, err := decodeIndexRow(b); err == nil && !bytes.Equal(r.encode(), b) {
+			t.Errorf("index row %x is encoded again as %x", b, r.encode())
+		}
+		if r, err := decodeOutState(b); err == nil && !bytes.Equal(r.encode(), b) {
+			t.Errorf("state %x is encoded again as %x", b, r.encode())
+		}
+		target, m, err := decodeModifier(key, b)
+		if err != nil || b[2] > modifierRemove|modifierNames {
+			return // flags of later versions are not kept
+		}
+		if again := m.key(storage.StreamID(key[:8]), target); !bytes.Equal(m.encode(), b) || !bytes.Equal(again[:40], key[:40]) || !bytes.Equal(again[41:], key[41:]) {
+			t.Errorf("modifier %x %x is read as %+v", key, b, m)
+		}
+	})
+}
+
+func FuzzMessageID(f *testing.F) {
+	f.Add(MessageID(id32(1)).String())
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		if id, err := ParseMessageID(text); err == nil && !strings.EqualFold(id.String(), text) && !id.IsZero() {
+			t.Errorf("%q is read as %s", text, id)
+		}
+	})
+}
+
 func FuzzDMRecord(f *testing.F) {
 	f.Add(golden(f)["dm-content"])
 	f.Add(golden(f)["dm-notice"])

@@ -289,6 +289,38 @@ func TestLedgerWaitsForAncestors(t *testing.T) {
 	}
 }
 
+// TestSecretsAreChecked goes through who may hand over which epoch's secret.
+func TestSecretsAreChecked(t *testing.T) {
+	tr, l := newTroupe(t)
+	tr.event(l, "ada", addOf("bob", wire.RoleAdmin))
+	tr.event(l, "ada", addOf("cy", wire.RoleMember))
+	tr.event(l, "ada", addOf("dan", wire.RoleModerator))
+	tr.event(l, "ada", addOf("eve", wire.RoleAdmin))
+	tr.event(l, "bob", &wire.EpochBody{Epoch: 1, Topic: topicNamed("1")})
+	tr.event(l, "ada", removeOf("eve", 2, "2"))
+	tr.event(l, "ada", &wire.RoleBody{Account: person("bob"), Role: wire.RoleMember})
+	for _, c := range []struct {
+		what, from, topic string
+		number            uint32
+		want              bool
+	}{
+		{"by an admin", "ada", "1", 1, true},
+		{"by who announced it, and has no right any more", "bob", "1", 1, true},
+		{"another's by who has no right", "bob", "2", 2, false},
+		{"by a member", "cy", "1", 1, false},
+		{"by a moderator", "dan", "1", 1, false},
+		{"by who was removed", "eve", "1", 1, false},
+		{"by a stranger", "mallory", "1", 1, false},
+		{"under another number", "ada", "1", 2, false},
+		{"another epoch's number", "ada", "2", 1, false},
+		{"that nobody announced", "ada", "3", 3, false},
+	} {
+		if got := fits(l.now(), topicNamed(c.topic), secretRow{Number: c.number, From: person(c.from)}); got != c.want {
+			t.Errorf("a secret %s: taken %v, want %v", c.what, got, c.want)
+		}
+	}
+}
+
 // summary is all that an evaluation says, in one text.
 func (m *membership) summary() string {
 	out := ""

@@ -264,3 +264,6 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 func NewestEpoch(s *Service, t Target) uint32 {
 	return s.roomByID(*t.Room).members().newest().Number
 }
+
+// NewestKeys tells tests of other packages the keys of a private room's newest epoch.
+func NewestKeys(s *Service, t Target) *wire.RoomKeys { return s.roomByID(*t.Room).keys() }

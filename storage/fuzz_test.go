@@ -75,6 +75,9 @@ func FuzzValues(f *testing.F) {
 			var i ID
 			ms, i, err = parseDueKey(b)
 			again = append(be64(ms), i[:]...)
+			if it, ierr := parseItem(b, nil); (ierr == nil) != (err == nil) || err == nil && (it.ID != i || it.Due.IsZero() != (ms == neverDue || ms == 0)) {
+				t.Fatalf("item %x is read as %+v, %v", b, it, ierr)
+			}
 		case 8:
 			var d DayDigest
 			d, err = parseDigest(1, b)

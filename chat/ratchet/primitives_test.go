@@ -146,6 +146,57 @@ func TestXChaCha20Poly1305Draft(t *testing.T) {
 	}
 }
 
+// RFC 8439, section 2.8.2: what is inside the envelopes and backups.
+func TestChaCha20Poly1305RFC8439(t *testing.T) {
+	aead, err := chacha20poly1305.New(unhex(t, "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nonce, ad := unhex(t, "070000004041424344454647"), unhex(t, "50515253c0c1c2c3c4c5c6c7")
+	plain := []byte("Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it.")
+	want := unhex(t, `
+		d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b
+		1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc
+		3ff4def08e4b7a9de576d26586cec64b61161ae10b594f09e26a7e902ecbd0600691`)
+	if got := aead.Seal(nil, nonce, plain, ad); !bytes.Equal(got, want) {
+		t.Errorf("sealed %x", got)
+	}
+	if got, err := aead.Open(nil, nonce, want, ad); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("opened %q, %v", got, err)
+	}
+}
+
+// FIPS 203, section 7.2: an encapsulation key whose coefficients are not reduced, or of a wrong length, is
+// refused, and so is a ciphertext of a wrong length. As in Wycheproof's "modulus check".
+func TestMLKEM768RefusesBadKeys(t *testing.T) {
+	dk, err := mlkem.GenerateKey768()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := dk.EncapsulationKey().Bytes()
+	if _, err := mlkem.NewEncapsulationKey768(good); err != nil {
+		t.Fatal(err)
+	}
+	const q = 3329
+	for at := 0; at < mlkem.EncapsulationKeySize768-32; at += 3 {
+		bad := bytes.Clone(good)
+		bad[at], bad[at+1] = q&0xff, bad[at+1]&0xf0|q>>8 // the first coefficient of two is q
+		if _, err := mlkem.NewEncapsulationKey768(bad); err == nil {
+			t.Fatalf("a coefficient of q at byte %d is taken", at)
+		}
+	}
+	for name, bad := range map[string][]byte{"short": good[1:], "long": append(bytes.Clone(good), 0), "ones": bytes.Repeat([]byte{0xff}, len(good))} {
+		if _, err := mlkem.NewEncapsulationKey768(bad); err == nil {
+			t.Errorf("key that is %s is taken", name)
+		}
+	}
+	for _, n := range []int{0, mlkem.CiphertextSize768 - 1, mlkem.CiphertextSize768 + 1} {
+		if _, err := dk.Decapsulate(make([]byte, n)); err == nil {
+			t.Errorf("ciphertext of %d bytes is taken", n)
+		}
+	}
+}
+
 // The accumulated ML-KEM-768 vector of C2SP/CCTV (CC0): 100 keys from a SHAKE-128 stream, each
 // encapsulated to, decapsulated, and given a random ciphertext, which must be rejected implicitly.
 func TestMLKEM768Accumulated(t *testing.T) {

@@ -4,7 +4,14 @@ import (
 	"crypto/ed25519"
 	"crypto/sha512"
 	"encoding/hex"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/oasisprotocol/curve25519-voi/curve"
@@ -211,14 +218,118 @@ func TestWeakKey(t *testing.T) {
 	}
 }
 
+// allDomains returns every signing domain, and fails if the source knows one that is not listed here, if two
+// are one text, or if one is missing from the specifications.
+func allDomains(t *testing.T) []Domain {
+	t.Helper()
+	listed := map[string]Domain{
+		"DomainEvent": DomainEvent, "DomainSealed": DomainSealed, "DomainCertificate": DomainCertificate,
+		"DomainDeviceList": DomainDeviceList, "DomainPrekeys": DomainPrekeys, "DomainAgreement": DomainAgreement,
+		"DomainSync": DomainSync, "DomainAttach": DomainAttach, "DomainMailbox": DomainMailbox,
+		"DomainReceipt": DomainReceipt, "DomainInvite": DomainInvite, "DomainStanding": DomainStanding, "DomainBundle": DomainBundle,
+	}
+	specs := ""
+	pages, err := filepath.Glob("../../docs/spec/*.md")
+	must(t, err)
+	for _, page := range pages {
+		b, err := os.ReadFile(page)
+		must(t, err)
+		specs += string(b)
+	}
+	declared := 0
+	files, err := filepath.Glob("*.go")
+	must(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		must(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Domain" {
+				return true
+			}
+			for _, id := range spec.Names {
+				declared++
+				if _, ok := listed[id.Name]; !ok {
+					t.Errorf("%s declares %s, which is not listed here: it is not checked against the others", name, id.Name)
+				}
+			}
+			return true
+		})
+	}
+	if declared != len(listed) {
+		t.Errorf("%d domains are declared, %d listed", declared, len(listed))
+	}
+	texts := make(map[Domain]string)
+	var out []Domain
+	for name, d := range listed {
+		if other, twice := texts[d]; twice {
+			t.Errorf("%s and %s are both %q", name, other, d)
+		}
+		texts[d] = name
+		if !strings.Contains(specs, "`"+string(d)+"`") {
+			t.Errorf("no specification names the domain %q", d)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// TestSignaturesAreMadeHereOnly keeps anything from being signed without a domain, by looking for it in the
+// source.
+func TestSignaturesAreMadeHereOnly(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "bench" || d.Name() == "testdata" || d.Name() == ".git"):
+			return fs.SkipDir // bench has an anchor of its own
+		case !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if pkg, ok := sel.X.(*ast.Ident); ok && pkg.Name == "ed25519" && strings.HasPrefix(sel.Sel.Name, "Sign") {
+				if seen++; filepath.Base(path) != "signature.go" {
+					t.Errorf("%s signs by itself", path)
+				}
+			}
+			if sel.Sel.Name == "Sign" && len(call.Args) == 3 {
+				if lit, ok := call.Args[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					t.Errorf("%s signs under a domain that is no constant of this package", path)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	must(t, err)
+	if seen != 1 {
+		t.Errorf("%d places sign, want one", seen)
+	}
+}
+
 // TestDomainsApart signs one payload in every domain and verifies it in every
 // other.
 func TestDomainsApart(t *testing.T) {
-	domains := []Domain{
-		DomainEvent, DomainSealed, DomainCertificate, DomainDeviceList, DomainPrekeys,
-		DomainAgreement, DomainSync, DomainAttach, DomainMailbox, DomainReceipt, DomainInvite,
-		DomainStanding, DomainBundle,
-	}
+	domains := allDomains(t)
 	key := testKey("signer")
 	payload := fill("payload")
 	for _, signed := range domains {
