@@ -97,6 +97,9 @@ func (l *lineChat) command(ctx context.Context, line string) (quit bool, err err
 	if why := tui.Impossible(name); why != "" {
 		return false, usagef("%s", why)
 	}
+	if name == "lang" || name == "language" {
+		return false, usagef("lines are in English only; the full screen has /lang")
+	}
 	if !ok {
 		return false, usagef("unknown command /%s%s (//%s sends it as text)", name, suggestSlash(name), name)
 	}
@@ -291,7 +294,11 @@ func (l *lineChat) status(ctx context.Context, _ []string, _ string) error {
 
 func (l *lineChat) outbox(ctx context.Context, args []string, _ string) error {
 	if len(args) == 2 && (args[0] == api.OutboxRetry || args[0] == api.OutboxCancel) {
-		return l.client.ChangeOutbox(ctx, args[1], args[0])
+		id, err := findOutbox(ctx, l.client, args[1])
+		if err != nil {
+			return err
+		}
+		return l.client.ChangeOutbox(ctx, id, args[0])
 	}
 	return l.app.listOutbox(ctx, l.client)
 }

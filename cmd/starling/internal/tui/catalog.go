@@ -242,4 +242,11 @@ var phrases = map[string][2]string{
 	"no away":     {"there is no away mark: the others see whether your node is connected and nothing else", "没有离开标记：别人只能看到你的节点是否在线"},
 	"no upload":   {"files cannot be sent yet; a link can", "尚不支持发送文件；可以发送链接"},
 	"no download": {"files cannot be received yet", "尚不支持接收文件"},
+
+	"shell purge":     {"in a shell: `starling purge` takes what was deleted off the disk", "请在命令行中运行 `starling purge`：把已删除的内容从磁盘清除"},
+	"shell export":    {"in a shell: `starling export ROOM > FILE` writes what is kept of a room", "请在命令行中运行 `starling export 房间 > 文件`：导出房间的记录"},
+	"shell import":    {"in a shell: `starling import FILE` takes in what was exported", "请在命令行中运行 `starling import 文件`：导入已导出的记录"},
+	"shell retention": {"in a shell: `starling retention [ROOM]` says, and sets, how much is kept", "请在命令行中运行 `starling retention [房间]`：查看或设置保留多少记录"},
+	"shell backup":    {"in a shell: `starling backup create FILE` saves the account and what was said", "请在命令行中运行 `starling backup create 文件`：备份账号和记录"},
+	"shell check":     {"in a shell: `starling check` verifies the store, and repairs it", "请在命令行中运行 `starling check`：检查并修复存储"},
 }

@@ -20,7 +20,7 @@ var helpPhrases = map[string][2]string{
 			"Ctrl+C\tclears what is typed, then quits\n" +
 			"Ctrl+L\tdraws the screen anew\n" +
 			"Ctrl+A/E/K/U/W/Y/T\tand Alt+B/F/D as in readline\n" +
-			"· ✓ ✓+ ✓✓ ✓✓° ✗\tbehind your messages: waits, sent, a mailbox keeps it, delivered, read, given up",
+			"· ✓ ✓+ ✓✓ ✓✓° ✗\tbehind your messages: waits, sent, somebody keeps it, delivered, read, given up",
 		"Alt+1..9,0\t第 n 个会话\n" +
 			"Ctrl+N、Ctrl+P\t下一个、上一个（Alt+下、Alt+上）\n" +
 			"Alt+A\t下一个有新内容的会话\n" +
@@ -36,7 +36,7 @@ var helpPhrases = map[string][2]string{
 			"Ctrl+C\t先清空输入，再退出\n" +
 			"Ctrl+L\t重绘屏幕\n" +
 			"Ctrl+A/E/K/U/W/Y/T\t及 Alt+B/F/D 与 readline 相同\n" +
-			"· ✓ ✓+ ✓✓ ✓✓° ✗\t自己消息之后：等待、已发出、信箱代存、已送达、已读、放弃",
+			"· ✓ ✓+ ✓✓ ✓✓° ✗\t自己消息之后：等待、已发出、有人代存、已送达、已读、放弃",
 	},
 
 	"cmd help":     {"/help [command]\tthis page, or one command", "/help [命令]\t本页，或某个命令"},

@@ -71,7 +71,11 @@ func init() {
 
 // impossible are commands that people know from elsewhere and that nothing stands behind here; the
 // answer says why, and what to do instead.
-var impossible = map[string]string{"away": "no away", "upload": "no upload", "download": "no download"}
+var impossible = map[string]string{
+	"away": "no away", "upload": "no upload", "download": "no download",
+	"purge": "shell purge", "export": "shell export", "import": "shell import", "retention": "shell retention",
+	"backup": "shell backup", "check": "shell check",
+}
 
 // Commands are the names of all commands, in order. Line mode offers the same where they make sense there.
 func Commands() []string { return slices.Sorted(maps.Keys(commands)) }
