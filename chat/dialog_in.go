@@ -256,8 +256,10 @@ func (d *dialogs) takeData(ctx context.Context, in *receiving, f frameIn, envelo
 		return nil // in silence: a blocked account is not told
 	}
 	digest := storage.ID(sha256.Sum256(envelope))
-	if done, err := d.repeated(ctx, in, f.from, account, digest); done || err != nil {
-		return err
+	if known := d.sealer.peers[f.from]; known == nil || !known.set.Fresh(envelope) {
+		if done, err := d.repeated(ctx, in, f.from, account, digest); done || err != nil {
+			return err
+		}
 	}
 	if reason, ok := d.admit(in, account, len(envelope)); !ok {
 		if f.mail {

@@ -307,7 +307,7 @@ func (s *Store) openSideFiles(old *diskState) error {
 		return notWritable(err)
 	}
 	d.guard = guard
-	s.ids = new(idFilter) // empty until it is needed
+	s.ids.Store(new(idFilter)) // empty until it is needed
 	snap := s.eng.snapshot()
 	defer snap.release()
 	if s.seq, err = readHead(s.seal, snap); err != nil {
@@ -315,8 +315,9 @@ func (s *Store) openSideFiles(old *diskState) error {
 	}
 	d.openSeq, d.replayed = s.seq, unclean
 	if s.seq == 0 { // a new store: nothing has to be read
-		s.ids = newIDFilter(firstFilter)
-		s.ids.ready.Store(true)
+		f := newIDFilter(firstFilter)
+		f.ready.Store(true)
+		s.ids.Store(f)
 	}
 	if !unclean {
 		known, acknowledged = true, max(acknowledged, old.Seq)

@@ -10,7 +10,7 @@ import (
 // in blocks of one cache line (Putze, Sanders, Singler 2007). Asking Badger
 // for an ID that is not there costs as much as writing a record.
 //
-// The committer owns it. A filter for a database that has records is filled by
+// The committer adds to it before what it adds is visible; anybody may ask. A filter for a database that has records is filled by
 // a goroutine while the committer adds what is new; until it is ready, Badger
 // is asked.
 type idFilter struct {
@@ -64,18 +64,19 @@ func (f *idFilter) lacks(s *sealer, id ID) bool {
 
 // absent tells whether an ID is certainly not in the database.
 func (s *Store) absent(id ID) bool {
-	if s.ids == nil {
+	f := s.ids.Load()
+	if f == nil {
 		return false
 	}
-	s.idLookups++
-	return s.ids.lacks(s.seal, id)
+	s.idLookups.Add(1)
+	return f.lacks(s.seal, id)
 }
 
 // noteID adds an ID that was appended.
 func (s *Store) noteID(id ID) {
-	if s.ids != nil && len(s.ids.blocks) > 0 {
-		s.ids.add(s.seal, id)
-		s.ids.added++
+	if f := s.ids.Load(); f != nil && len(f.blocks) > 0 {
+		f.add(s.seal, id)
+		f.added++
 	}
 }
 
@@ -83,9 +84,9 @@ func (s *Store) noteID(id ID) {
 // that is written to a lot. It is called between transactions, so that the
 // snapshot has everything that was not added to the new filter.
 func (s *Store) growFilter() {
-	f := s.ids
+	f := s.ids.Load()
 	building := f != nil && len(f.blocks) > 0 && !f.ready.Load()
-	if f == nil || building || f.added <= f.limit && (f.ready.Load() || s.idLookups < filterAfter) {
+	if f == nil || building || f.added <= f.limit && (f.ready.Load() || s.idLookups.Load() < filterAfter) {
 		return
 	}
 	snap := s.eng.snapshot()
@@ -96,7 +97,7 @@ func (s *Store) growFilter() {
 	}
 	next := newIDFilter(max(firstFilter, 2*total))
 	next.added = total
-	s.ids = next
+	s.ids.Store(next)
 	s.background.Go(func() { // ends with its scan, or when the store closes
 		defer s.users.leave()
 		defer snap.release()

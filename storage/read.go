@@ -91,6 +91,9 @@ func (s *Store) Has(ctx context.Context, ids []ID) ([]bool, error) {
 	out := make([]bool, len(ids))
 	err := s.view(ctx, func(snap snapshot) error {
 		for i, id := range ids {
+			if s.absent(id) {
+				continue
+			}
 			b, err := snap.get(idKey(id))
 			if err != nil {
 				return err

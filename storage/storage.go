@@ -267,8 +267,8 @@ type Store struct {
 	// cached digest, and the filter of IDs.
 	seq        uint64
 	undigested map[streamDay]bool
-	ids        *idFilter // nil in memory
-	idLookups  int
+	ids        atomic.Pointer[idFilter] // nil in memory
+	idLookups  atomic.Int64
 
 	failed atomic.Pointer[error]
 	users  gate  // readers and callers in progress

@@ -135,7 +135,7 @@ func TestModel(t *testing.T) {
 	t.Logf("%d seeds x %d steps: %v", seeds, modelSteps, sum)
 	// A model in which something never happens proves nothing about it.
 	for _, what := range []string{
-		"shown", "late", "duplicate", "replay refused", "corrupt refused", "reloaded", "rolled back", "state lost",
+		"shown", "late", "duplicate", "fresh", "replay refused", "corrupt refused", "reloaded", "rolled back", "state lost",
 		"crossed initiation", "restart", "resealed", "session replaced", "unknown session", "undecryptable",
 	} {
 		if sum[what] == 0 {
@@ -279,9 +279,15 @@ func (n *modelNode) tryOpen(sealed []byte) (Opened, error) {
 }
 
 func (n *modelNode) receive(p packet) {
+	fresh := n.Fresh(p.sealed)
 	opened, err := n.tryOpen(p.sealed)
 	id, before := n.dedupe[p.serial]
+	if fresh {
+		n.network.counts["fresh"]++
+	}
 	switch {
+	case fresh && (before || err != nil):
+		n.network.fatalf("a Sealed DM was called fresh that was opened before (%v) or does not open: %v", before, err)
 	case err != nil && before:
 		n.owe(id) // the acknowledgement was lost
 		n.network.counts["duplicate"]++

@@ -186,6 +186,13 @@ func (s *session) open(m *sealedDM, ad []byte) ([]byte, error) {
 	return content, nil
 }
 
+// fresh says whether a place was not opened yet.
+func (s *session) fresh(at place) bool {
+	chain := fingerprint(at.key[:8])
+	return s.init == nil && at.key == s.peer && at.number >= s.nr ||
+		slices.ContainsFunc(s.kept, func(k keptKey) bool { return k.number == at.number && k.chain == chain })
+}
+
 // passOver brings the receiving chain to where a message stands, and returns the keys of the
 // messages before it that have not come.
 func (s *session) passOver(at place) (passed []keptKey, err error) {

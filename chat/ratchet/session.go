@@ -153,6 +153,18 @@ func (s *Set) Open(secrets *Secrets, sealed, ad []byte) (Opened, error) {
 	return opened, nil
 }
 
+// Fresh says, without opening it, that a message stands where none was opened: on a session that is
+// held, in its present chain at a number that was not reached, or at one that was passed over. It is
+// false where that cannot be told, and says nothing of who made the message.
+func (s *Set) Fresh(sealed []byte) bool {
+	m, err := parseSealed(sealed)
+	if err != nil {
+		return false
+	}
+	held := s.find(m.session)
+	return held != nil && held.fresh(m.at)
+}
+
 func (s *Set) open(secrets *Secrets, m *sealedDM, ad []byte) (Opened, error) {
 	opened := Opened{Session: m.session}
 	var err error
