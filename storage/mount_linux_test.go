@@ -90,11 +90,21 @@ func fullDiskOptions(dir string) Options {
 
 // TestFullDisk runs in child processes: a full disk kills a process that is
 // not careful (SIGBUS in mapped files). Where the first cannot close the store,
-// since a table still waits for room, the second is the next start.
+// since a table still waits for room, or ends without closing it, the second is
+// the next start.
 func TestFullDisk(t *testing.T) {
 	needRoot(t)
+	t.Run("closed", func(t *testing.T) { onFullDiskTwice(t) })
+	t.Run("cut off", func(t *testing.T) { onFullDiskTwice(t, cutOffEnv+"=1") })
+}
+
+// cutOffEnv makes the first child end on the full disk without closing the store.
+const cutOffEnv = "STARLING_STORAGE_CUT_OFF"
+
+func onFullDiskTwice(t *testing.T, env ...string) {
+	t.Helper()
 	dir := mountTmpfs(t, 0, 300<<20)
-	out, err := childCommand(t, "fulldisk", dir).CombinedOutput()
+	out, err := childCommand(t, "fulldisk", dir, env...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%.3000s", err, out)
 	}
@@ -103,7 +113,7 @@ func TestFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatalf("the next start: %v\n%.3000s", err, out)
 		}
-		t.Logf("the store could not be closed; the next start: %s", out)
+		t.Logf("the store was not closed; the next start: %s", out)
 	}
 }
 
@@ -216,6 +226,10 @@ func childFullDisk(ctx context.Context, dir string) error {
 	}
 	if err := f.refuse(ctx); err != nil {
 		return fmt.Errorf("writing to a full disk: %w", err)
+	}
+	if os.Getenv(cutOffEnv) != "" {
+		fmt.Printf("%s%d\n", leftOpen, f.n)
+		return nil
 	}
 	// It cannot leave a clean state file behind, and where a table still waits it
 	// keeps the directory until the process ends: that is for the next one.
