@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/starling-chat/starling/chat/identity"
+	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/node"
 	"github.com/starling-chat/starling/node/api"
 	"github.com/starling-chat/starling/storage"
 )
 
 // TestDiskForensics lets two people exchange 200 direct messages and 200 in a room, deletes some, takes what was
 // deleted off the disk, and looks at what a thief finds: nothing in clear in any file, and, with the keys of the
-// disk in hand, no deleted text and no session state but the last one. (What a room said lies there as it was
-// published, under the room's key too; that a deleted one has no body is tested in package chat.)
+// disk and of the room in hand, no deleted text and no session state but the last one.
 func TestDiskForensics(t *testing.T) {
 	const each, deleted = 100, 10 // by each of the two, in each of the two conversations
 	homes := []string{shortHome(t), shortHome(t)}
@@ -44,6 +45,10 @@ func TestDiskForensics(t *testing.T) {
 		_, err = c.Join(ctx, api.JoinRequest{Room: "lobby"})
 		must(err)
 	}
+	secret, err := wire.PublicRoomSecret(node.DefaultNetwork, "lobby", "")
+	must(err)
+	lobby, err := wire.DeriveRoomKeys(secret)
+	must(err)
 	targets := []string{"@peer", "#lobby"}
 	for _, target := range targets {
 		for n := range each {
@@ -80,7 +85,7 @@ func TestDiskForensics(t *testing.T) {
 		keys, err := identity.OpenKeys(filepath.Join(home, "keys"), identity.NoPassphrase(), rand.Reader)
 		must(err)
 		key := keys.SubKey("store")
-		kept, erased, sessions := 0, map[string]bool{}, 0
+		kept, erased, sessions, said := 0, map[string]bool{}, 0, 0
 		sealed, err := storage.EveryVersion(ctx, storage.DefaultOptions(filepath.Join(home, "store"), key[:]), func(k, plain []byte) {
 			if bytes.Contains(plain, []byte("marker kept")) {
 				kept++
@@ -91,10 +96,20 @@ func TestDiskForensics(t *testing.T) {
 			if k[0] == 'p' && bytes.Contains(k, []byte("sessions")) {
 				sessions++
 			}
+			text := saidInRoom(lobby, plain)
+			if bytes.Contains(text, []byte("marker kept")) {
+				said++
+			}
+			if bytes.Contains(text, []byte("marker erased")) {
+				erased[fmt.Sprintf("%q, under the room's key: %.60q", k[0], text)] = true
+			}
 		})
 		must(err)
 		if kept < 2*(each-deleted) { // a test that opens nothing proves nothing
 			t.Errorf("node %d: only %d of the kept direct messages open", i, kept)
+		}
+		if said < 2*(each-deleted) {
+			t.Errorf("node %d: only %d of the kept messages of the room open", i, said)
 		}
 		for text := range erased {
 			t.Errorf("node %d: a deleted text opens: %s", i, text)
@@ -102,8 +117,29 @@ func TestDiskForensics(t *testing.T) {
 		if sessions != 1 {
 			t.Errorf("node %d: %d session states open, want the last one only", i, sessions)
 		}
-		t.Logf("node %d: %d values open with a kept text, %d are sealed for ever", i, kept, sealed)
+		t.Logf("node %d: %d values open with a kept text, %d more under the room's key, %d are sealed for ever", i, kept, said, sealed)
 	}
+}
+
+// saidInRoom opens the sealed event of a room that a stored value ends with, and gives its body; nil if there
+// is none.
+func saidInRoom(keys *wire.RoomKeys, value []byte) []byte {
+	version := []byte{1<<3 | 0, 1} // how a sealed event begins
+	for from := 0; from < min(len(value), 64); from++ {
+		at := bytes.Index(value[from:], version)
+		if at < 0 {
+			return nil
+		}
+		from += at
+		sealed, err := wire.CheckSealed(keys.Topic, value[from:])
+		if err != nil {
+			continue
+		}
+		if ev, err := keys.Open(sealed); err == nil {
+			return ev.Bytes()
+		}
+	}
+	return nil
 }
 
 func waitFor(target string) string {
