@@ -118,9 +118,18 @@ func (s *Service) AddContact(ctx context.Context, who, petname string) (Contact,
 	return s.contactView(account), err
 }
 
+// pasted takes out of a link what was put in when it was copied off a screen or out of a mail: the breaks of
+// lines. A link has no white space.
+func pasted(text string) string {
+	if !strings.HasPrefix(strings.TrimSpace(text), "starling:") {
+		return text
+	}
+	return strings.Join(strings.Fields(text), "")
+}
+
 // whoIs finds an account from an id, a contact link or a name, with the addresses that a link carries.
 func (s *Service) whoIs(who string) (wire.AccountID, []string, error) {
-	if strings.HasPrefix(who, "starling:") {
+	if who = pasted(who); strings.HasPrefix(who, "starling:") {
 		link, err := wire.ParseLink(who)
 		if err != nil {
 			return wire.AccountID{}, nil, fmt.Errorf("%w: %w", ErrBadRequest, err)

@@ -407,6 +407,10 @@ func (in *intake) fold(a *arrival) {
 	in.summary = in.summary || c.topic || c.joined
 }
 
+// introductions is up to which own event in a private room a nick is said because one has just come: behind
+// the event that makes the room at most.
+const introductions = 2
+
 // classify sets the record's flags.
 func (in *intake) classify(a *arrival) {
 	if a.own {
@@ -418,7 +422,12 @@ func (in *intake) classify(a *arrival) {
 	switch a.event.Header.Kind {
 	case wire.KindMessage:
 		a.record |= recordShown | recordText
-	case wire.KindJoin, wire.KindLeave, wire.KindTopic, wire.KindProfile:
+	case wire.KindProfile:
+		// In a private room that somebody came is news; what they are called when they do is not.
+		if !in.r.private || a.event.Header.DeviceSeq > introductions {
+			a.record |= recordShown
+		}
+	case wire.KindJoin, wire.KindLeave, wire.KindTopic:
 		a.record |= recordShown
 	case wire.KindEdit, wire.KindRedact, wire.KindReact, wire.KindReadMarker, wire.KindEpoch, wire.KindRevoke:
 	default:

@@ -17,6 +17,7 @@ import (
 // a second the first time, on purpose: that is what guessing names costs. Joining a joined room is no
 // error.
 func (s *Service) Join(ctx context.Context, name, password string) (Conversation, error) {
+	name = pasted(name)
 	if strings.HasPrefix(name, "starling:invite/") {
 		return s.acceptInvite(ctx, name)
 	}

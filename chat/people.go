@@ -324,6 +324,7 @@ func (s *Service) nickInRooms(account wire.AccountID) string {
 // "@ACCOUNTID", or a starling: link. It returns [*AmbiguousError] when a nick stands for several
 // people and ErrNotFound when it stands for nobody.
 func (s *Service) Resolve(text string) (Target, error) {
+	text = pasted(text)
 	switch {
 	case text == "":
 		return Target{}, fmt.Errorf("%w: empty target", ErrBadRequest)

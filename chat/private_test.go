@@ -136,7 +136,8 @@ func TestPrivateRoom(t *testing.T) {
 		target := create(t, chat.HistoryAll, ada, bob, cy)
 		say(t, ada, target, "only for members: first")
 		inv := link(t, ada, target, true)
-		c := accept(t, bob, inv.Link)
+		broken := " " + inv.Link[:70] + "\r\n  " + inv.Link[70:140] + "\n" + inv.Link[140:] + "\n" // as a mail has it
+		c := accept(t, bob, broken)
 		if c.Membership != chat.MembershipPending || c.Note == "" {
 			t.Errorf("after accepting bob sees %+v", c)
 		}
@@ -176,6 +177,23 @@ func TestPrivateRoom(t *testing.T) {
 				t.Errorf("%s is %s, want %s", m.Nick, m.Role, want)
 			}
 		}
+		// What newcomers are called is no line of its own; that somebody takes another name is.
+		if err := bob.Service().SetNick(t.Context(), "bobby"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, time.Minute, func() error {
+			page, err := cy.Service().History(t.Context(), chat.HistoryQuery{Target: target, N: 100})
+			var names []string
+			for _, m := range page {
+				if m.Kind == chat.KindProfile {
+					names = append(names, m.Text)
+				}
+			}
+			if err != nil || !slices.Equal(names, []string{"bobby"}) {
+				return fmt.Errorf("lines about names: %q, %w", names, err)
+			}
+			return nil
+		})
 		// Removed, cy reads no more.
 		remove(t, ada, target, cy)
 		eventually(t, time.Minute, all(stands(t, bob, target, chat.MembershipMember, 2), stands(t, cy, target, chat.MembershipRemoved, 0)))

@@ -14,6 +14,8 @@ var (
 	ErrInUse = apiserver.ErrInUse
 	// ErrNoSpace says that the disk is too full to open the store.
 	ErrNoSpace = storage.ErrNoSpace
+	// ErrWrongKey says that the store was made with another keys file.
+	ErrWrongKey = storage.ErrWrongKey
 	// ErrNotWritable says that the store's directory cannot be written.
 	ErrNotWritable = storage.ErrNotWritable
 )

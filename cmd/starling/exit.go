@@ -69,6 +69,8 @@ func verdict(err error) (say *api.Error, code int) {
 		return &api.Error{Code: api.CodeConflict, Message: "another node runs on this home", Hint: "use it (other commands reach it by themselves), stop it with `starling stop`, or choose another --home"}, exitFailure
 	case errors.Is(err, node.ErrNoSpace):
 		return &api.Error{Code: api.CodeReadOnly, Message: "the disk is full: " + err.Error(), Hint: "or choose another disk with --home"}, exitFailure
+	case errors.Is(err, node.ErrWrongKey):
+		return &api.Error{Code: api.CodeDenied, Message: err.Error(), Hint: "the keys file beside it is another account's or device's: put the one back that the store was made with, or move the store away"}, exitDenied
 	case errors.Is(err, node.ErrNotWritable):
 		return &api.Error{Code: api.CodeReadOnly, Message: err.Error(), Hint: "make the directory writable, or choose another with --home"}, exitFailure
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/starling-chat/starling/chat/identity"
+	"github.com/starling-chat/starling/node/api"
 )
 
 // passphraseTries is how often a person may mistype.
@@ -95,6 +96,15 @@ func (a *app) tryPassphrases() (*identity.Keys, error) {
 // elsewhere it makes keys without a passphrase and says so.
 func (a *app) makeKeys(f startFlags) (opened, error) {
 	out := opened{made: true}
+	if entries, err := os.ReadDir(a.place.Store); err == nil && len(entries) > 0 {
+		if _, err := os.Lstat(a.place.Keys); err == nil {
+			return a.openKeys(f) // another terminal was quicker
+		}
+		return out, &api.Error{
+			Code: api.CodeConflict, Message: fmt.Sprintf("the keys file %s is gone, and what lies in %s opens with nothing else", a.place.Keys, a.place.Store),
+			Hint: "put a copy of the keys file back; or, to begin anew, from a backup too, move the store away",
+		}
+	}
 	pass, given, err := a.givenPassphrase(f)
 	if err != nil {
 		return out, err
