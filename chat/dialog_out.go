@@ -115,6 +115,9 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 	m := &drafting{clients: make(map[string]MessageID), undo: make(map[*dialog]dialogRow), lines: newDMLines(d)}
 	for sub := first; sub != nil; {
 		if err := d.draft(ctx, m, sub); err != nil {
+			if ctx.Err() != nil {
+				err = ErrStopped
+			}
 			sub.finish(Message{}, err)
 		}
 		sub = nil
@@ -131,7 +134,7 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 	flights := d.sealDrafted(ctx, m)
 	m.lines.rows(&m.batch)
 	m.batch.Guard()
-	pending, err := d.s.store.Begin(ctx, &m.batch)
+	pending, err := d.s.store.Begin(context.WithoutCancel(ctx), &m.batch) // whoever submitted is told what became of it
 	if err != nil {
 		d.sealer.rollback()
 		for _, f := range flights {
@@ -154,7 +157,7 @@ func (d *dialogs) accept(ctx context.Context, first *Submission) {
 			m.refuse(d.s.storeError(err))
 			return
 		}
-		d.drafted(context.WithoutCancel(ctx), m, flights)
+		d.drafted(ctx, m, flights)
 	})
 }
 
@@ -173,12 +176,13 @@ func (d *dialogs) drafted(ctx context.Context, m *drafting, flights []flight) {
 	for _, fn := range m.after {
 		fn()
 	}
-	shown := m.lines.announce(ctx)
+	kept := context.WithoutCancel(ctx) // it is answered also while everything stops
+	shown := m.lines.announce(kept)
 	for i, sub := range m.subs {
 		msg, ok := shown[m.result[i]]
 		var err error
 		if !ok {
-			msg, err = d.s.directMessage(ctx, m.result[i])
+			msg, err = d.s.directMessage(kept, m.result[i])
 		}
 		sub.finish(msg, err)
 	}
