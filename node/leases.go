@@ -350,7 +350,7 @@ func (l *leases) settle(at map[peer.ID]*relayLeases, r leaseResult) {
 
 // publish updates what others may ask, and says so if relays came or went.
 func (l *leases) publish(at map[peer.ID]*relayLeases) {
-	if l.note(at) {
+	if l.note(at) && l.n.chat != nil { // a relay that knows another one chats with nobody
 		l.n.chat.RelaysChanged()
 	}
 }

@@ -305,6 +305,18 @@ func TestRelayIsBlind(t *testing.T) {
 	}
 }
 
+// A relay that knows another one has its connection and nothing else of it: it has no rooms, and nobody to tell.
+func TestRelaysKnowEachOther(t *testing.T) {
+	first, stop := start(t, relayConfig(t))
+	cfg := relayConfig(t)
+	cfg.Relays = first.Addrs()
+	second, _ := start(t, cfg)
+	until(t, 10*time.Second, "the relays are connected", func() bool { return len(second.trustedRelays()) == 1 })
+	until(t, 10*time.Second, "the other relay is noted", func() bool { return len(second.leases.Relays()) == 1 })
+	stop()
+	until(t, 10*time.Second, "its end is noted", func() bool { return len(second.leases.Relays()) == 0 })
+}
+
 // A lease needs the topic's key: who knows only the topic's name gets none.
 func TestRelayGivesNoLeaseWithoutTheKey(t *testing.T) {
 	r, _ := start(t, relayConfig(t))

@@ -13,6 +13,7 @@ import (
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/chattest"
@@ -96,9 +97,10 @@ type strangeTracer struct {
 	n *neighbour
 }
 
-func (s *strangeTracer) OnClosedOutboundStream(peer.ID) {}
-func (s *strangeTracer) Graft(peer.ID, string)          { s.n.grafts.Add(1) }
-func (s *strangeTracer) Prune(peer.ID, string)          { s.n.prunes.Add(1) }
+func (s *strangeTracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
+func (s *strangeTracer) OnClosedOutboundStream(peer.ID)           {}
+func (s *strangeTracer) Graft(peer.ID, string)                    { s.n.grafts.Add(1) }
+func (s *strangeTracer) Prune(peer.ID, string)                    { s.n.prunes.Add(1) }
 
 func (n *neighbour) meet(t *testing.T, other *neighbour) {
 	t.Helper()
