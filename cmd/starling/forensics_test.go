@@ -124,7 +124,7 @@ func TestDiskForensics(t *testing.T) {
 // saidInRoom opens the sealed event of a room that a stored value ends with, and gives its body; nil if there
 // is none.
 func saidInRoom(keys *wire.RoomKeys, value []byte) []byte {
-	version := []byte{1<<3 | 0, 1} // how a sealed event begins
+	version := []byte{1 << 3, 1} // field 1, a varint: how a sealed event begins
 	for from := 0; from < min(len(value), 64); from++ {
 		at := bytes.Index(value[from:], version)
 		if at < 0 {
