@@ -190,18 +190,19 @@ func TestRoomUnderKills(t *testing.T) {
 	if want := len(list) * int(length/period); len(accepted) < want*9/10 {
 		t.Errorf("%d accepted, want about %d: this was not the rate that was to be tried", len(accepted), want)
 	}
-	agree(t, list, len(accepted))
+	agree(t, list, len(accepted), patience)
 	t.Logf("%d kills, %d accepted, equal %s after the end", kills, len(accepted), time.Since(ended).Round(100*time.Millisecond))
 	for i, m := range list {
 		t.Run("node "+strconv.Itoa(i), func(t *testing.T) { checkHistory(t, m.client(), accepted) })
 	}
 }
 
-// agree waits until the nodes hold the same messages, at least so many; at most a minute in the full run.
-func agree(t *testing.T, list []*member, least int) {
+// agree waits until the nodes hold the same messages, at least so many.
+func agree(t *testing.T, list []*member, least int, limit time.Duration) {
 	t.Helper()
 	last := ""
-	deadline := time.Now().Add(patience)
+	began, told := time.Now(), time.Now()
+	deadline := began.Add(limit)
 	for {
 		var sums []string
 		good := true
@@ -215,7 +216,11 @@ func agree(t *testing.T, list []*member, least int) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the nodes do not agree after %s: %s, want at least %d", patience, last, least)
+			t.Fatalf("the nodes do not agree after %s: %s, want at least %d", limit, last, least)
+		}
+		if time.Since(told) > 20*time.Second {
+			told = time.Now()
+			t.Logf("after %s: %s", time.Since(began).Round(time.Second), last)
 		}
 		time.Sleep(pollPeriod)
 	}
@@ -233,7 +238,7 @@ func TestBurstIntoARoom(t *testing.T) {
 	began := time.Now()
 	sendMany(t, list[0].client(), "lobby", count)
 	accepted := time.Now()
-	agree(t, list, count)
+	agree(t, list, count, patience)
 	t.Logf("%d accepted in %s, at all five %s later", count, accepted.Sub(began).Round(time.Millisecond), time.Since(accepted).Round(time.Millisecond))
 	for _, m := range list {
 		d, err := m.client().Digest(t.Context(), "#lobby")
@@ -243,8 +248,9 @@ func TestBurstIntoARoom(t *testing.T) {
 	}
 }
 
-// TestOverload lets everybody in a room of five send as fast as they can: whatever was accepted arrives
-// everywhere; who sends too fast is made to wait.
+// TestOverload lets everybody in a room of five send as fast as they can, which is more than twice what they can take
+// in where all five share a machine: whatever was accepted arrives everywhere, though it takes longer than it took
+// to say it.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	if !full() {
@@ -286,7 +292,7 @@ func TestOverload(t *testing.T) {
 	talking.Wait()
 	ended := time.Now()
 	count := int(total.Load())
-	agree(t, list, count)
+	agree(t, list, count, 8*time.Minute)
 	t.Logf("%d accepted in a minute, equal %s later", count, time.Since(ended).Round(time.Millisecond))
 }
 
