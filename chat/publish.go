@@ -324,6 +324,9 @@ func (p *publisher) wait(ctx context.Context) {
 	}
 	waiting := slices.Clone(p.queue)
 	p.mu.Unlock()
+	if len(old) > 0 {
+		p.keepState(ctx) // or the next start looks at all of them again
+	}
 	if first {
 		p.announce(ctx, waiting)
 	}
@@ -388,8 +391,8 @@ func (p *publisher) publish(ctx context.Context, o outgoing) error {
 	return nil
 }
 
-// done makes it durable that everything was published, and shows the newest events as sent.
-func (p *publisher) done(ctx context.Context) {
+// keepState has the room's owner store what was published and what is left to sync.
+func (p *publisher) keepState(ctx context.Context) {
 	r := p.r
 	select {
 	case r.calls <- func() {
@@ -401,6 +404,11 @@ func (p *publisher) done(ctx context.Context) {
 	}:
 	default: // the owner is busy: its next commit says so too
 	}
+}
+
+// done makes it durable that everything was published, and shows the newest events as sent.
+func (p *publisher) done(ctx context.Context) {
+	p.keepState(ctx)
 	p.mu.Lock()
 	sent := p.sent
 	p.sent = nil
