@@ -53,7 +53,7 @@ func engineOptions(dir string, key []byte, sizes Sizes, gate *roomGate) badger.O
 		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(1 << 20).
 		WithNumCompactors(2).
-		WithCompression(options.Snappy).
+		WithCompression(options.None).
 		WithSyncWrites(false).
 		WithDetectConflicts(false). // there is one writer
 		WithChecksumVerificationMode(options.OnBlockRead).
