@@ -313,6 +313,9 @@ func TestRelaysKnowEachOther(t *testing.T) {
 	second, _ := start(t, cfg)
 	until(t, 10*time.Second, "the relays are connected", func() bool { return len(second.trustedRelays()) == 1 })
 	until(t, 10*time.Second, "the other relay is noted", func() bool { return len(second.leases.Relays()) == 1 })
+	if st, err := second.Status(t.Context()); err != nil || len(st.Relays) != 1 || !st.Relays[0].Connected {
+		t.Errorf("status %+v, %v", st.Relays, err)
+	}
 	stop()
 	until(t, 10*time.Second, "its end is noted", func() bool { return len(second.leases.Relays()) == 0 })
 }

@@ -131,7 +131,7 @@ func (n *Node) problems(st api.Status) []string {
 	if c := checkClock(time.Duration(st.ClockSkewMS) * time.Millisecond); c.Status != checkOK {
 		out = append(out, c.Detail+"; "+c.Hint)
 	}
-	if n.chat.Revoked() {
+	if n.chat != nil && n.chat.Revoked() {
 		out = append(out, "this device was revoked by another one of your account: nobody takes anything from it any more")
 	}
 	if down > 0 && down == len(st.Relays) {
