@@ -338,6 +338,9 @@ func (r *room) accept(ctx context.Context, first *Submission) (resume <-chan tim
 		if !ok {
 			msg, gone = r.byID(ctx, wire.EventID(m.result[i]))
 		}
+		if errors.Is(gone, ErrNotFound) && len(sub.said) > 0 && sub.said[len(sub.said)-1].kind == wire.KindProfile {
+			gone = nil // said, and no line of its own: see introductions
+		}
 		sub.finish(msg, gone)
 	}
 	return resume
