@@ -103,7 +103,7 @@ const cutOffEnv = "STARLING_STORAGE_CUT_OFF"
 
 func onFullDiskTwice(t *testing.T, env ...string) {
 	t.Helper()
-	dir := mountTmpfs(t, 0, 300<<20)
+	dir := mountTmpfs(t, 0, 300<<20+fullDiskSpare)
 	out, err := childCommand(t, "fulldisk", dir, env...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%.3000s", err, out)
@@ -120,6 +120,11 @@ func onFullDiskTwice(t *testing.T, env ...string) {
 // leftOpen begins what the first child says if it could not close the store,
 // before the number of records; the second finds it in its environment.
 const leftOpen = "STARLING_STORAGE_LEFT="
+
+// fullDiskSpare is what somebody else has on the disk from the start, and gives
+// back in the end besides what was taken: with no more than before the store
+// would be as near to its bound as before.
+const fullDiskSpare = 32 << 20
 
 // onFullDisk is a store of numbered records whose disk is filled up.
 type onFullDisk struct {
@@ -198,8 +203,11 @@ func (f *onFullDisk) recovers(ctx context.Context) error {
 }
 
 func childFullDisk(ctx context.Context, dir string) error {
-	f := &onFullDisk{dir: dir}
-	err := f.open(ctx)
+	f := &onFullDisk{dir: dir, fillers: []string{filepath.Join(dir, "filler0")}}
+	err := fillDisk(f.fillers[0], fullDiskSpare)
+	if err == nil {
+		err = f.open(ctx)
+	}
 	if err != nil {
 		return err
 	}
