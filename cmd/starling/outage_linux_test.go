@@ -239,7 +239,6 @@ func TestLabRelayFreezes(t *testing.T) {
 			since(begun, b, room...), since(begun, b, private...))
 		b.holds("#lobby", room)
 		b.holds("@ada", private)
-		a.waiting(0)
 		r.thaw()
 		for _, s := range []*station{a, b} {
 			s.usesRelay(r)
