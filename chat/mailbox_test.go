@@ -278,3 +278,21 @@ func TestARelayJustBeforeLeaving(t *testing.T) {
 		})
 	}
 }
+
+// Who was away for a moment gets what was left in a mailbox meanwhile by the stream as well: they may have
+// looked there before it came, and here they cannot look at all.
+func TestFreshMailIsSentToo(t *testing.T) {
+	world(t, 59, []string{"ada", "ben"}, func(t *testing.T, n *chattest.Network, nodes []*chattest.Node) {
+		ada, ben := nodes[0], nodes[1]
+		relay := n.Relay()
+		toBen, toAda := friends(t, ada, ben)
+		time.Sleep(time.Minute)
+		n.Partition([]*chattest.Node{ada}, []*chattest.Node{ben})
+		m := say(t, ada, toBen, "while you changed the Wi-Fi")
+		eventually(t, 15*time.Second, state(t, ada, m.ID, chat.StateStored))
+		relay.Set(false)
+		n.Heal()
+		eventually(t, 10*time.Second, shows(t, ben, toAda, "hello", "hello yourself", "while you changed the Wi-Fi"))
+		eventually(t, 10*time.Second, state(t, ada, m.ID, chat.StateDelivered))
+	})
+}

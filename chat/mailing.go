@@ -19,6 +19,9 @@ const (
 	// collectPatience is how long a contact who has just come back is left to collect what lies in the
 	// mailboxes, before it is sent once more.
 	collectPatience = 2 * time.Minute
+	// freshMail is how young mail is sent all the same: they were hardly away, and may have looked into the
+	// mailbox before it was there.
+	freshMail = 20 * time.Second
 )
 
 // mailing is a batch of sealed messages on its way to the mailboxes of an account's devices.
@@ -310,6 +313,7 @@ func (d *dialogs) mailed(ctx context.Context, g *dialog, m *mailing) {
 		o.again = missed[o]
 		if len(o.kept) > 0 {
 			state, why, went = StateStored, "", true
+			o.stored = d.s.cfg.Clock.Now()
 		}
 		if !o.again {
 			o.copies = make(map[wire.DeviceID]*sealedCopy) // nobody will need them again

@@ -31,8 +31,9 @@ type outgoingDM struct {
 	copies map[wire.DeviceID]*sealedCopy
 	sends  int // since it was sealed
 
-	kept  []wire.MailboxID // where it lies
-	again bool             // some mailbox did not take it
+	kept   []wire.MailboxID // where it lies
+	stored time.Time        // since when, in this run
+	again  bool             // some mailbox did not take it
 }
 
 // outboxRow is what the outbox keeps of a message; its text is in the record.
@@ -189,7 +190,7 @@ func (d *dialogs) pump(ctx context.Context, g *dialog) {
 		g.connected, g.unreached, g.knocks, g.nextKnock = true, false, 0, time.Time{}
 		for _, o := range g.out {
 			o.next = time.Time{}
-			if o.row.State == StateStored {
+			if o.row.State == StateStored && now.Sub(o.stored).Abs() > freshMail {
 				o.next = now.Add(collectPatience)
 			}
 		}
