@@ -11,6 +11,8 @@ const (
 	// trimEvery is how often a quiet node gives back what it does not use. The runtime by itself waits until
 	// its heap has doubled, and counts the store's write buffer, most of which nobody has touched.
 	trimEvery = 30 * time.Second
+	// trimStart is when what a start took is given back, quiet or not.
+	trimStart = 5 * time.Second
 	// trimQuiet is how many bytes a node may allocate in that time and count as quiet. A collection takes
 	// about ten milliseconds then; a busy node is left to the runtime.
 	trimQuiet = 16 << 20
@@ -18,19 +20,20 @@ const (
 
 // trimMemory gives unused memory back to the system while the node is quiet, until ctx ends.
 func trimMemory(ctx context.Context) {
-	tick := time.NewTicker(trimEvery)
-	defer tick.Stop()
-	for before := allocated(); ; {
+	next := time.NewTimer(trimStart)
+	defer next.Stop()
+	for first, before := true, uint64(0); ; first = false {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 			return
 		}
 		now := allocated()
-		if now-before < trimQuiet {
+		if first || now-before < trimQuiet {
 			debug.FreeOSMemory()
 		}
 		before = now
+		next.Reset(trimEvery)
 	}
 }
 

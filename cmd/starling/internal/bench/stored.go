@@ -196,16 +196,16 @@ func millionExperiment() experiment {
 // fill writes and indexes records.
 func (sh *shelf) fill(ctx context.Context, s *Suite, total int) error {
 	for done := 0; done < total; done += 1000 {
-		records := make([]storage.Record, 1000)
+		records, texts := make([]storage.Record, 1000), make([]string, 1000)
 		for i := range records {
-			text := sentence(done + i + 1)
-			records[i] = sh.record(text + payload(0)[len(text):])
+			texts[i] = sentence(done + i + 1)
+			records[i] = sh.record(texts[i] + " " + payload(0)[len(texts[i])+1:])
 		}
 		if _, _, err := sh.both(ctx, records, storage.Relaxed); err != nil {
 			return err
 		}
-		for i, r := range records {
-			if err := sh.store.Index(ctx, sh.stream, uint64(done+i+1), string(r.Value[:60])); err != nil {
+		for i, text := range texts {
+			if err := sh.store.Index(ctx, sh.stream, uint64(done+i+1), text); err != nil {
 				return err
 			}
 		}
@@ -245,7 +245,7 @@ func (sh *shelf) reads(ctx context.Context, s *Suite) ([]sample, error) {
 		query := fmt.Sprintf("topic%d", mathrand.IntN(min(sh.next, 10007)))
 		began := time.Now()
 		hits, err := sh.store.Search(ctx, query, []storage.StreamID{sh.stream}, pageSize, func(r storage.Record) bool {
-			return storage.TextMatches(string(r.Value), query)
+			return storage.TextMatches(query, string(r.Value))
 		})
 		if err != nil {
 			return nil, err
