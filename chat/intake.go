@@ -21,6 +21,7 @@ type arrival struct {
 	hidden   bool // it stays in the set and means nothing
 	void     bool // its author was no member: likewise, until the membership events say otherwise
 	clientID string
+	again    bool   // it says a nick that is known
 	synced   bool   // it came by sync
 	old      bool   // it is no news: not unread, not announced
 	stored   uint64 // its arrival number, when it is in the stream already (replay)
@@ -385,6 +386,10 @@ func (in *intake) apply() {
 			in.append(a)
 			continue
 		}
+		if p, ok := a.body.(*wire.ProfileBody); ok {
+			m := r.roster.members[h.Account()]
+			a.again = m != nil && m.Nick.Value == p.Nick
+		}
 		if a.body != nil || a.event.Redacted() {
 			in.fold(a)
 		}
@@ -423,8 +428,9 @@ func (in *intake) classify(a *arrival) {
 	case wire.KindMessage:
 		a.record |= recordShown | recordText
 	case wire.KindProfile:
-		// In a private room that somebody came is news; what they are called when they do is not.
-		if !in.r.private || a.event.Header.DeviceSeq > introductions {
+		// In a private room that somebody came is news; what they are called when they do is not, nor that
+		// they say it again under a new key.
+		if !in.r.private || a.event.Header.DeviceSeq > introductions && !a.again {
 			a.record |= recordShown
 		}
 	case wire.KindJoin, wire.KindLeave, wire.KindTopic:
