@@ -387,6 +387,12 @@ func (n *session) commit(ctx context.Context, e roomsync.CommitRecords) error {
 // syncRoom returns what a session needs to know of the room, and whether its recent history was
 // fetched once.
 func (r *room) syncRoom(ctx context.Context, n *session) (room roomsync.Room, paged bool, err error) {
+	type known struct {
+		room  roomsync.Room
+		paged bool
+		own   wire.HLC
+	}
+	found := make(chan known, 1) // the room's goroutine may still be at it when do gives up
 	err = r.do(ctx, func() error {
 		e := r.epochOf(n.topic)
 		if e == nil {
@@ -398,9 +404,9 @@ func (r *room) syncRoom(ctx context.Context, n *session) (room roomsync.Room, pa
 		}
 		r.mu.RLock()
 		defer r.mu.RUnlock()
-		n.own = r.state.Clock
-		paged = r.state.Paged || r.s.cfg.Clock.Now().Sub(r.row.JoinedAt).Abs() > aloneFor
-		room = roomsync.Room{
+		f := known{own: r.state.Clock}
+		f.paged = r.state.Paged || r.s.cfg.Clock.Now().Sub(r.row.JoinedAt).Abs() > aloneFor
+		f.room = roomsync.Room{
 			Topic: roomsync.Topic(n.topic), Set: set.View(), Floor: roomsync.Time(r.state.Floor),
 			Cut: roomsync.TimeAt(r.s.cfg.Clock.Now().Add(-roomsync.CutDelay)),
 			Prove: func(message []byte) ([]byte, error) {
@@ -412,9 +418,15 @@ func (r *room) syncRoom(ctx context.Context, n *session) (room roomsync.Room, pa
 			},
 			Check: n.check,
 		}
+		found <- f
 		return nil
 	})
-	return room, paged, err
+	if err != nil {
+		return roomsync.Room{}, false, err
+	}
+	f := <-found
+	n.own = f.own
+	return f.room, f.paged, nil
 }
 
 // errEphemeral is what is wrong with a record of an event that is never stored.
