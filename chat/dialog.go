@@ -157,6 +157,9 @@ func newDialogs(ctx context.Context, s *Service) (*dialogs, error) {
 			return nil, err
 		}
 	}
+	if err := moveQueues(ctx, s.store); err != nil {
+		return nil, fmt.Errorf("moving direct messages' queues to their present form: %w", err)
+	}
 	if err := d.loadOutbox(ctx); err != nil {
 		return nil, fmt.Errorf("reading the outbox: %w", err)
 	}

@@ -95,7 +95,6 @@ func (s *Service) retryPause(attempts int) time.Duration {
 
 // loadOutbox reads what earlier runs left undelivered.
 func (d *dialogs) loadOutbox(ctx context.Context) error {
-	var b storage.Batch
 	for it, err := range d.s.store.Queue(ctx, outboxQueue) {
 		if err != nil {
 			return err
@@ -112,10 +111,6 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 		if row.State == StateSent {
 			o.row.State = StateQueued // whether it arrived will show
 		}
-		if !it.Due.IsZero() && b.Len() < batchEvents { // as the first version kept it
-			b.Unschedule(outboxQueue, it.ID)
-			b.Hold(outboxQueue, it.ID, it.Value)
-		}
 		g.out = append(g.out, o)
 		g.outBytes += o.row.Size
 		d.setLive(o)
@@ -129,8 +124,7 @@ func (d *dialogs) loadOutbox(ctx context.Context) error {
 			return 1
 		})
 	}
-	_, err := d.s.store.Commit(ctx, &b, storage.Relaxed)
-	return err
+	return nil
 }
 
 // queue adds an own message to the outbox.
