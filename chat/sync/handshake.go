@@ -162,6 +162,9 @@ func (s *Session) handleRound(m *round) *Misbehaviour {
 	if s.settled || s.peerDone || !s.initiator && s.rec.round == 0 || s.initiator && s.pages != nil {
 		return misbehave(OutOfTurn, "round")
 	}
+	if s.roundFrames++; s.roundFrames > MaxRoundFrames {
+		return misbehave(LimitExceeded, "more than %d frames of rounds", MaxRoundFrames)
+	}
 	first := s.rec.round == 0
 	if s.reconciled += s.in.head + s.in.need; s.reconciled > MaxReconcile {
 		return misbehave(LimitExceeded, "more than %d bytes of rounds", MaxReconcile)

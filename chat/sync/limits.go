@@ -19,6 +19,9 @@ const (
 	MaxRounds = 8
 	// MaxReconcile is the most bytes of Summary and Round frames that one side sends in a session.
 	MaxReconcile = 1 << 20
+	// MaxRoundFrames is the most Round frames of one side: eight rounds, cut where a frame is full of bytes or of
+	// ranges, stay below half of it. It bounds frames that carry nothing, of which MaxReconcile would hold many.
+	MaxRoundFrames = 128
 	// MaxFetch is how many bytes of batches (decompressed) one side fetches in a session before it asks for no more.
 	MaxFetch = 8 << 20
 	// MaxRequests is the most Get and Page frames that one side sends in a session.

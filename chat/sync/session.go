@@ -117,9 +117,11 @@ type Session struct {
 	sentDone   bool
 	peerDone   bool
 	reconciled int // bytes of Summary and Round frames received
-	fetch      fetcher
-	serve      server
-	report     Report
+	// roundFrames is the number of Round frames received.
+	roundFrames int
+	fetch       fetcher
+	serve       server
+	report      Report
 }
 
 type phase uint8

@@ -177,6 +177,19 @@ func TestRoundBytesAreLimited(t *testing.T) {
 	}
 }
 
+func TestRoundFramesAreLimited(t *testing.T) {
+	p := againstResponder(t, honestNode())
+	p.say(&summary{})
+	frames := 0
+	for p.s.Report().Fault == nil && frames < 2*MaxRoundFrames {
+		p.say(&round{more: true})
+		frames++
+	}
+	if r := p.s.Report(); r.Fault == nil || r.Fault.Fault != LimitExceeded || frames != MaxRoundFrames+1 {
+		t.Fatalf("fault %v after %d frames", r.Fault, frames)
+	}
+}
+
 func TestRequestsAreLimited(t *testing.T) {
 	stubs := honestNode()
 	clear(stubs.records) // nothing is available, so that no limit of bytes stops it
