@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -257,11 +258,11 @@ func lastLog(dir string) (last int, err error) {
 	return last, err
 }
 
-// closePatience is how long close waits for tables that find no room.
+// closePatience is how long close waits for tables that cannot be written.
 const closePatience = 2 * time.Second
 
 // errUnclosed: the engine could not be closed, and keeps its directory.
-var errUnclosed = errors.New("the disk is full, so the last tables could not be written; the next start does it")
+var errUnclosed = errors.New("the last tables could not be written; the next start does it")
 
 func (e *badgerEngine) close() error {
 	spares := errors.Join(removeSpares(e.dir), e.closeLog())
@@ -276,7 +277,7 @@ func (e *badgerEngine) close() error {
 			return errors.Join(spares, err)
 		case <-tick.C:
 			if e.gate.full() > closePatience && e.gate.abandon() {
-				return fmt.Errorf("%w: %w", errUnclosed, ErrNoSpace)
+				return fmt.Errorf("%w: %w", errUnclosed, cmp.Or(e.gate.intact(), ErrNoSpace))
 			}
 		}
 	}

@@ -38,7 +38,7 @@ func benchStore(b *testing.B) *Store {
 // benchBadger opens a plain Badger with the same sizes, without encryption.
 func benchBadger(b *testing.B) *badger.DB {
 	b.Helper()
-	o := engineOptions(b.TempDir(), nil, DefaultSizes, &roomGate{log: slog.New(slog.DiscardHandler), free: func() (uint64, bool) { return 0, false }}).WithEncryptionKey(nil)
+	o := engineOptions(b.TempDir(), nil, DefaultSizes, &roomGate{log: slog.New(slog.DiscardHandler), free: func() (uint64, bool) { return 0, false }, intact: func() error { return nil }}).WithEncryptionKey(nil)
 	db, err := badger.Open(o)
 	if err != nil {
 		b.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 )
 
 // disk is what a store on disk has besides the database. Owned by Open, then
@@ -23,6 +24,9 @@ type disk struct {
 
 	openSeq  uint64 // the last commit number when the database was opened
 	replayed bool   // logs were replayed then
+	settled  bool   // the database has all that the guard journal holds
+
+	tables *tableCheck // what was not read before the database was opened; nil without any
 
 	stateMu sync.Mutex // guards state and the state file
 }
@@ -136,8 +140,12 @@ func (s *Store) openDisk(ctx context.Context) error {
 	if err := s.loadRing(old != nil); err != nil {
 		return err
 	}
-	if err := guardTables(ctx, filepath.Join(d.dir, engineDirName), old); err != nil {
+	later, err := guardTables(ctx, filepath.Join(d.dir, engineDirName), old)
+	if err != nil {
 		return hint(err)
+	}
+	if len(later) > 0 {
+		d.tables = &tableCheck{dir: filepath.Join(d.dir, engineDirName), rest: later}
 	}
 	if err := s.markOpen(old); err != nil {
 		return notWritable(err)
@@ -154,9 +162,12 @@ func (s *Store) openDisk(ctx context.Context) error {
 		s.stopCommitter()
 		return err
 	}
+	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if s.recovery.Unclean {
-		ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		s.background.Go(func() { s.verifyCounts(ctx) }) // ended by close, which waits for it
+	}
+	if d.tables != nil {
+		s.background.Go(func() { s.checkLater(ctx) }) // likewise
 	}
 	return nil
 }
@@ -167,6 +178,12 @@ func hint(err error) error {
 		return fmt.Errorf("%w; nothing was changed: run the check command to put the last good MANIFEST back", err)
 	}
 	return fmt.Errorf("%w; nothing was changed: run the check command to set the damaged table aside "+
+		"(sync fetches the lost history again), or restore the directory from a copy", err)
+}
+
+// damagedTable says what to do about damage found when the database was open.
+func damagedTable(err error) error {
+	return fmt.Errorf("%w; stop, and run the check command to set the damaged table aside "+
 		"(sync fetches the lost history again), or restore the directory from a copy", err)
 }
 
@@ -234,6 +251,9 @@ func (s *Store) openEngine(old *diskState) error {
 	gate := s.newGate()
 	e, err := openBadger(engineOptions(dir, key, s.opts.Sizes, gate), gate)
 	if err != nil {
+		if damage := d.tables.run(context.Background()); damage != nil {
+			return damagedTable(damage) // which says more
+		}
 		return err
 	}
 	d.engine, s.eng = e, e
@@ -244,7 +264,11 @@ func (s *Store) openEngine(old *diskState) error {
 	return d.state.write(d.dir)
 }
 
-func (s *Store) newGate() *roomGate { return &roomGate{free: s.free, log: s.log} }
+func (s *Store) newGate() *roomGate {
+	return &roomGate{free: s.free, log: s.log, intact: func() error {
+		return s.disk.tables.run(context.Background()) // bounded: it reads the tables once
+	}}
+}
 
 // copyRegistry keeps a copy of Badger's key registry: without that small file
 // all tables are noise.
@@ -325,6 +349,8 @@ func (s *Store) openSideFiles(old *diskState) error {
 	if acknowledged > s.seq {
 		s.recovery.Lost = acknowledged - s.seq
 	}
+	// What a clean stop left is there as it was, so nothing has to be looked up.
+	d.settled = !unclean && old.Journal && old.Seq == s.seq
 	s.recovery.JournalDamaged = damaged
 	s.recovery.Unproved = old != nil && !known
 	return d.head.reset(s.seq)
@@ -358,6 +384,9 @@ func (s *Store) recover(ctx context.Context) error {
 // after its last commit whole, of the others the records that are missing
 // though nobody removed them.
 func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
+	if s.disk.settled {
+		return nil
+	}
 	entries := s.disk.guard.live
 	s.disk.guard.live = nil
 	var rest []guardEntry
@@ -390,6 +419,7 @@ func (s *Store) replayGuard(ctx context.Context, seq uint64) error {
 	}
 	// The committer owns the journal; replay has answered, so it is idle.
 	s.disk.guard.live = append(rest, s.disk.guard.live...)
+	s.disk.settled = true
 	err := s.update(ctx, Relaxed, func(*tx) error { return s.disk.guard.tidy() })
 	if errors.Is(err, ErrNoSpace) {
 		return nil // it is tidied when it has grown, at the latest
@@ -494,14 +524,17 @@ func (s *Store) markClosed() error {
 	if err := d.copyRegistry(); err != nil {
 		return err
 	}
-	tables, err := describeTables(engine, d.state.Tables)
+	tables, err := describeTables(engine, d.state.Tables, 0)
 	if err != nil {
 		return fmt.Errorf("listing tables: %w", err)
 	}
 	d.state.Tables, d.state.Manifest = tables, manifestSum(manifest)
-	d.state.Clean, d.state.Seq = true, s.seq
+	d.state.Clean, d.state.Seq, d.state.Journal = true, s.seq, d.settled
 	return d.state.write(d.dir)
 }
+
+// tableAge is how old a table must be to be listed while the database is open.
+const tableAge = time.Minute
 
 // noteTables brings the table list of the state file up to date, so that also
 // after an unclean stop most tables can be verified before they are used.
@@ -512,7 +545,7 @@ func (s *Store) noteTables() error {
 	d := s.disk
 	d.stateMu.Lock()
 	defer d.stateMu.Unlock()
-	tables, err := describeTables(filepath.Join(d.dir, engineDirName), d.state.Tables)
+	tables, err := describeTables(filepath.Join(d.dir, engineDirName), d.state.Tables, tableAge)
 	if err != nil {
 		return err
 	}

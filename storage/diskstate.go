@@ -44,6 +44,9 @@ type diskState struct {
 	// Seq is the last commit number, Manifest the SHA-256 of the MANIFEST.
 	Seq      uint64 `json:"seq"`
 	Manifest string `json:"manifest"`
+	// Journal: the database has all that the guard journal holds. Only after a
+	// clean stop.
+	Journal bool `json:"journal,omitempty"`
 	// Tables were complete when the file was written. Tables never change, so
 	// the list holds also after an unclean stop, for those that still exist.
 	Tables []tableInfo `json:"tables"`
@@ -54,6 +57,9 @@ type tableInfo struct {
 	Name string `json:"name"`
 	Size int64  `json:"size"`
 	CRC  uint32 `json:"crc32c"`
+	// Changed is when the file was last written to, in Unix nanoseconds, as of
+	// when it was known to have this CRC; 0 if that is not known.
+	Changed int64 `json:"changed,omitempty"`
 }
 
 func keyCheck(master []byte) string { return hex.EncodeToString(subKey(master, "check")[:16]) }

@@ -143,7 +143,7 @@ func FuzzKeyRing(f *testing.F) {
 }
 
 func FuzzStateFile(f *testing.F) {
-	st := diskState{Version: 1, Clean: true, KeyCheck: "aa", MemTable: 1, Seq: 5, Tables: []tableInfo{{"000001.sst", 5, 6}}}
+	st := diskState{Version: 1, Clean: true, KeyCheck: "aa", MemTable: 1, Seq: 5, Tables: []tableInfo{{"000001.sst", 5, 6, 7}}}
 	f.Add(st.encode())
 	f.Add([]byte("starling-store 2 x\n{}"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -20,7 +20,7 @@ type guardFile struct {
 	live  []guardEntry // what a rewrite keeps, oldest first
 	size  int64
 	dirty bool // appended to since the last sync
-	stale bool // holds more than live: a rewrite would make it smaller
+	torn  bool // the file does not end where its last whole entry does, or has no beginning
 }
 
 const (
@@ -38,6 +38,9 @@ const (
 	guardBatchEntry   = 'B' // seq8, operations
 	guardReleaseEntry = 'R' // ids: their records were removed or replaced
 )
+
+// guardEntryHeader is what stands before the operations of a batch: type, commit number.
+const guardEntryHeader = 1 + 8
 
 // guardSealKey is what entries are sealed under, in place of a database key.
 var guardSealKey = []byte("guard")
@@ -64,12 +67,12 @@ func openGuard(dir string, s *sealer, torn bool) (g *guardFile, damaged bool, er
 // whole entry ends.
 func (g *guardFile) load(b []byte, torn bool) (damaged bool) {
 	if len(b) < len(guardMagic) || string(b[:len(guardMagic)]) != guardMagic {
-		g.stale = true
+		g.torn = true
 		return true
 	}
 	g.size = int64(len(guardMagic))
+	defer func() { g.torn = g.size != int64(len(b)) }()
 	for rest := b[g.size:]; len(rest) > 0; rest = b[g.size:] {
-		g.stale = true
 		if len(rest) < 4 || uint64(binary.BigEndian.Uint32(rest)) > uint64(len(rest)-4) {
 			return damaged || !torn
 		}
@@ -91,8 +94,8 @@ func (g *guardFile) load(b []byte, torn bool) (damaged bool) {
 // take applies one entry to live.
 func (g *guardFile) take(plain []byte) error {
 	switch {
-	case len(plain) > 9 && plain[0] == guardBatchEntry:
-		e := guardEntry{seq: binary.BigEndian.Uint64(plain[1:]), ops: plain[9:]}
+	case len(plain) > guardEntryHeader && plain[0] == guardBatchEntry:
+		e := guardEntry{seq: binary.BigEndian.Uint64(plain[1:]), ops: plain[guardEntryHeader:]}
 		ids, err := guardIDs(e.ops)
 		if err != nil {
 			return err
@@ -164,12 +167,12 @@ func (g *guardFile) write(seq uint64, entries []guardEntry, release []ID, remove
 		return fmt.Errorf("writing the guard journal: %w", err)
 	}
 	g.size += int64(len(out))
-	g.dirty, g.stale = true, true
+	g.dirty = true
 	return nil
 }
 
 func (e guardEntry) plain() []byte {
-	b := append(make([]byte, 0, 9+len(e.ops)), guardBatchEntry)
+	b := append(make([]byte, 0, guardEntryHeader+len(e.ops)), guardBatchEntry)
 	return append(binary.BigEndian.AppendUint64(b, e.seq), e.ops...)
 }
 
@@ -196,12 +199,15 @@ func (s *sealer) openGuard(sealed []byte) ([]byte, error) {
 }
 
 // grown tells whether the file has become much longer than its live entries.
-func (g *guardFile) grown() bool {
-	live := int64(0)
+func (g *guardFile) grown() bool { return g.size > 2*g.needed()+guardSlack }
+
+// needed is how long the file is that has the live entries and nothing else.
+func (g *guardFile) needed() int64 {
+	n := int64(len(guardMagic))
 	for _, e := range g.live {
-		live += int64(len(e.ops))
+		n += int64(4 + sealOverhead + guardEntryHeader + len(e.ops))
 	}
-	return g.size > 2*live+guardSlack
+	return n
 }
 
 // sync makes what was appended durable.
@@ -236,15 +242,15 @@ func (g *guardFile) rewrite() error {
 	if err != nil {
 		return err
 	}
-	g.f, g.size, g.dirty, g.stale = f, int64(len(out)), false, false
+	g.f, g.size, g.dirty, g.torn = f, int64(len(out)), false, false
 	return nil
 }
 
 // tidy rewrites the file if it holds anything that live does not: batches whole,
 // where only the user's words last.
 func (g *guardFile) tidy() error {
-	if !g.stale {
-		return nil
+	if !g.torn && g.size == g.needed() {
+		return nil // live is a part of what is there, so it is all of it
 	}
 	return g.rewrite()
 }

@@ -76,6 +76,33 @@ func (s *Store) Purge(ctx context.Context) error {
 	return nil
 }
 
+// checkAfter is when the tables are read that were not before the database was
+// opened: when whoever opened it has read what it needs.
+const checkAfter = 2 * time.Second
+
+func (s *Store) checkLater(ctx context.Context) {
+	select {
+	case <-time.After(checkAfter):
+		s.checkTables(ctx)
+	case <-ctx.Done():
+	}
+}
+
+// checkTables compares the CRCs that opening left for later. Damage ends all
+// writing: what was damaged counts as absent for those who read.
+func (s *Store) checkTables(ctx context.Context) {
+	err := s.disk.tables.run(ctx)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	err = damagedTable(err)
+	s.log.Error("the store accepts nothing any more", "error", err)
+	_ = s.fail(err)
+	s.recoveryMu.Lock()
+	defer s.recoveryMu.Unlock()
+	s.recovery.Damage = errors.Join(s.recovery.Damage, err)
+}
+
 // verifier is an engine that can check its files.
 type verifier interface{ verify() error }
 

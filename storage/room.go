@@ -25,6 +25,7 @@ type roomGate struct {
 	free    func() (free uint64, known bool)
 	memSize int64 // Badger's MemTableSize
 	log     *slog.Logger
+	intact  func() error // checks the tables that nobody has read since they were closed, and says whether they are damaged
 
 	newest atomic.Int64 // number of the last log that was mapped; 0 if nobody saw it
 
@@ -73,7 +74,7 @@ func (g *roomGate) await(try func() error) {
 	g.mu.Lock()
 	if g.waiting++; g.waiting == 1 {
 		g.since = time.Now()
-		g.log.Warn("the disk is full; tables wait to be written until there is room", "error", err)
+		g.log.Warn("tables wait to be written", "error", err)
 	}
 	g.mu.Unlock()
 	for err != nil {
@@ -90,9 +91,13 @@ func (g *roomGate) await(try func() error) {
 
 var errNoTableRoom = errors.New("no room for another table")
 
-// awaitName waits until there is room for the name of another table.
+// awaitName waits until there is room for the name of another table, and for
+// ever if one of those that are merged is damaged.
 func (g *roomGate) awaitName() {
 	g.await(func() error {
+		if err := g.intact(); err != nil {
+			return err
+		}
 		if free, known := g.free(); known && free < tableRoom {
 			return errNoTableRoom
 		}
