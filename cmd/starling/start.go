@@ -163,6 +163,8 @@ func (a *app) start(ctx context.Context, f startFlags, relay bool, usual slog.Le
 		}
 		debug.SetMemoryLimit(limit)
 	}
+	collect := a.deferCollections()
+	defer collect()
 	r := &running{keys: keys, done: make(chan error, 1)}
 	if r.node, err = node.New(ctx, cfg); err != nil {
 		return nil, err
