@@ -148,6 +148,54 @@ func TestAnyOrderAnyRepetition(t *testing.T) {
 	})
 }
 
+// TestLateAndDeletedTogether has one batch say of a message both that its clock was wrong and that it was deleted.
+func TestLateAndDeletedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := chattest.New(t, 51)
+		n.Set(wan)
+		ada, bob := n.Node("ada"), n.Node("bob")
+		ada.Start()
+		bob.Start()
+		room := join(t, "lobby", ada, bob)
+		n.Record()
+		say(t, ada, room, "on time")
+		time.Sleep(time.Second)
+		bob.SetSkew(-time.Hour)
+		slow := say(t, bob, room, "an hour ago")
+		say(t, bob, room, "something else")
+		if _, err := bob.Service().Send(t.Context(), chat.SendRequest{Target: room, Action: chat.ActionRedact, Ref: slow.ID}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		recorded := n.Recording()
+		ada.Stop()
+		bob.Stop()
+		if len(recorded) != 4 {
+			t.Fatalf("%d events were said, want 4", len(recorded))
+		}
+		shown := make([]string, 0, 2)
+		for _, order := range [][]int{{0, 1, 2, 3}, {1, 2, 0, 3}} {
+			other := chattest.New(t, 52)
+			nd := other.Node("reader")
+			nd.Start()
+			if _, err := nd.Service().Join(t.Context(), "lobby", ""); err != nil {
+				t.Fatal(err)
+			}
+			nd.Deliver(recorded[order[0]])
+			time.Sleep(time.Second)
+			for _, i := range order[1:] { // the first of these is taken alone, the others together
+				nd.Deliver(recorded[i])
+			}
+			time.Sleep(time.Second)
+			shown = append(shown, shownTo(t, nd, room))
+			nd.Stop()
+		}
+		if !strings.Contains(shown[0], "true") || shown[0] != shown[1] {
+			t.Error(firstDifference(shown[1], shown[0]))
+		}
+	})
+}
+
 // firstDifference shows where two dumps part.
 func firstDifference(got, want string) string {
 	a, b := strings.Split(got, "\n"), strings.Split(want, "\n")
@@ -329,7 +377,11 @@ func (s *schedule) step() {
 		}
 		s.up[i] = !s.up[i]
 	case k == 3:
-		nd.SetSkew(time.Duration(s.n.Intn(24*60+s.ahead)-24*60) * time.Minute)
+		minutes := -s.n.Intn(24 * 60)
+		if s.n.Intn(2) == 0 {
+			minutes = s.n.Intn(s.ahead)
+		}
+		nd.SetSkew(time.Duration(minutes) * time.Minute)
 	case k == 4:
 		time.Sleep(time.Duration(s.n.Intn(s.silence)) * time.Second)
 	case !s.up[i]:

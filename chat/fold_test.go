@@ -173,7 +173,7 @@ func history(t *rapid.T) []wire.Header {
 	last := make(map[byte]told)
 	seq := make(map[byte]uint64)
 	for i := range rapid.IntRange(1, 25).Draw(t, "events") {
-		dev := byte(rapid.IntRange(1, 3).Draw(t, "device"))
+		dev := byte(rapid.IntRange(1, 7).Draw(t, "device"))
 		h := wire.Header{HLC: wire.HLC(10 * (i + 1)), Previous: last[dev].id}
 		if rapid.IntRange(0, 9).Draw(t, "clock") == 0 {
 			h.HLC = wire.HLC(rapid.IntRange(1, 10*(i+1)).Draw(t, "back"))
@@ -182,7 +182,7 @@ func history(t *rapid.T) []wire.Header {
 		seq[dev]++
 		h.DeviceSeq = seq[dev]
 		if len(all) > 0 && rapid.Bool().Draw(t, "answers") {
-			if p := all[rapid.IntRange(max(0, len(all)-3), len(all)-1).Draw(t, "parent")].id; p != h.Previous {
+			if p := all[rapid.IntRange(max(0, len(all)-8), len(all)-1).Draw(t, "parent")].id; p != h.Previous {
 				h.Parents = []wire.EventID{p}
 			}
 		}
@@ -195,7 +195,8 @@ func history(t *rapid.T) []wire.Header {
 
 func eventNumber(i int) wire.EventID { return wire.EventID{byte(i + 1), 0xee} }
 
-// follow feeds a tracker the events whose numbers are given, and returns which were found back-dated.
+// follow feeds a tracker the events whose numbers are given, and returns which were found back-dated. What is
+// missing is given up after each, as after a sync with somebody who does not have it either.
 func follow(headers []wire.Header, order []int) (*tracker, map[wire.EventID]bool) {
 	t := newTracker()
 	known := make(map[wire.EventID]wire.HLC)
@@ -213,6 +214,7 @@ func follow(headers []wire.Header, order []int) (*tracker, map[wire.EventID]bool
 		for _, l := range s.late {
 			late[l] = true
 		}
+		t.forget(^wire.HLC(0))
 	}
 	return t, late
 }
@@ -241,8 +243,8 @@ func TestTrackerIsTheSameInEveryOrder(t *testing.T) {
 		}
 		// With everything here, nothing is missing, in whatever order it came.
 		full, _ := follow(headers, shuffled(t, seqTo(len(headers))))
-		if n := full.missing(); n != 0 || len(full.waiting) != 0 {
-			t.Fatalf("%d missing of a complete history; waiting for %v", n, full.waiting)
+		if n := full.missing(); n != 0 || len(full.waiting) != 0 || full.children != 0 {
+			t.Fatalf("%d missing of a complete history; waiting for %v, with %d children", n, full.waiting, full.children)
 		}
 		// Each hole between two events of a device is counted.
 		holes := 0
@@ -268,7 +270,7 @@ func seqTo(n int) []int {
 
 func TestTrackerStaysSmall(t *testing.T) {
 	// A device that leaves out every other number, and names parents that do not exist.
-	tr := newTracker()
+	tr, free := newTracker(), newTracker()
 	for i := range uint64(3 * maxWaiting) {
 		h := wire.Header{HLC: wire.HLC(i + 1), DeviceSeq: 2*i + 2, Previous: wire.EventID{1, byte(i), byte(i >> 8), byte(i >> 16)}}
 		h.Certificate.Device = wire.DeviceID{1}
@@ -276,6 +278,19 @@ func TestTrackerStaysSmall(t *testing.T) {
 	}
 	if n := len(tr.devices[wire.DeviceID{1}].Spans); n > maxSpans {
 		t.Errorf("%d spans kept, at most %d", n, maxSpans)
+	}
+	// Many that name one parent, and many parents that nobody misses: the newest are kept.
+	for i := range uint64(3 * maxWaiting) {
+		h := wire.Header{HLC: wire.HLC(i + 1), DeviceSeq: 1, Parents: []wire.EventID{{4}, {5, byte(i), byte(i >> 8), byte(i >> 16)}}}
+		h.Certificate.Device = wire.DeviceID{3, byte(i), byte(i >> 8)}
+		free.see(wire.EventID{6, byte(i), byte(i >> 8), byte(i >> 16)}, &h, func(wire.EventID) (wire.HLC, bool) { return 0, false })
+	}
+	last := uint64(3*maxWaiting - 1)
+	if free.waiting[wire.EventID{5, byte(last), byte(last >> 8), byte(last >> 16)}] == nil || len(free.waiting) > maxWaiting {
+		t.Errorf("of %d unknown events the newest is not among them", len(free.waiting))
+	}
+	if n := len(free.waiting[wire.EventID{4}].Children); n != maxChildren || free.children > maxAllChildren {
+		t.Errorf("%d children of one unknown event, %d of all", n, free.children)
 	}
 	if len(tr.waiting) > maxWaiting || len(tr.heads) > maxHeads {
 		t.Errorf("%d unknown events and %d heads kept", len(tr.waiting), len(tr.heads))
@@ -290,5 +305,26 @@ func TestTrackerStaysSmall(t *testing.T) {
 	tr.see(wire.EventID{3, 2}, &h, known)
 	if n := tr.holes(wire.DeviceID{2}); n != MaxGapCount {
 		t.Errorf("the hole counts %d, want %d", n, MaxGapCount)
+	}
+}
+
+// TestTrackerKnowsEveryChild has more name an unknown event than there are devices in most rooms; all of them
+// turn out to be back-dated when it comes.
+func TestTrackerKnowsEveryChild(t *testing.T) {
+	tr := newTracker()
+	parent, unknown := wire.EventID{1}, func(wire.EventID) (wire.HLC, bool) { return 0, false }
+	for i := range byte(maxChildren) {
+		h := wire.Header{HLC: wire.HLC(i + 1), DeviceSeq: 1, Parents: []wire.EventID{parent}}
+		h.Certificate.Device = wire.DeviceID{2, i}
+		tr.see(wire.EventID{2, i}, &h, unknown)
+	}
+	tr.forget(1000) // a sync with somebody who does not have it either
+	h := wire.Header{HLC: 1000, DeviceSeq: 1}
+	h.Certificate.Device = wire.DeviceID{1}
+	if s := tr.see(parent, &h, unknown); len(s.late) != maxChildren || !s.filled || s.gaps {
+		t.Errorf("%d of %d turned out to be back-dated; filled %v, gaps %v", len(s.late), maxChildren, s.filled, s.gaps)
+	}
+	if len(tr.waiting) != 0 || tr.children != 0 {
+		t.Errorf("still waiting for %v", tr.waiting)
 	}
 }

@@ -233,7 +233,8 @@ type intake struct {
 	devices map[wire.DeviceID]bool
 	waits   map[wire.EventID]bool
 	late    []wire.EventID
-	summary bool // the conversation as a whole changed
+	changed map[wire.EventID]indexRow // stored rows that this batch replaces
+	summary bool                      // the conversation as a whole changed
 	shown   map[wire.EventID]Message
 
 	// Of a private room.
@@ -512,12 +513,17 @@ func (in *intake) rosterRows() {
 		in.batch.Put(bucketDevices, joinKey(r.id[:], dev[:]), encodeRow(deviceRow{rowVersion, t.Account, t.Spans, t.Gone, t.Read}))
 	}
 	for id := range in.waits {
-		key := joinKey(r.id[:], id[:])
-		if w := r.tracker.waiting[id]; w != nil {
-			in.batch.Put(bucketWaiting, key, encodeRow(waitingRow{rowVersion, w.Account, w.Counted, w.Children}))
-		} else {
-			in.batch.Delete(bucketWaiting, key)
-		}
+		r.waitingRow(&in.batch, id)
+	}
+}
+
+// waitingRow adds the row of an event that is waited for, or no more, to a batch. r.mu is held.
+func (r *room) waitingRow(b *storage.Batch, id wire.EventID) {
+	key := joinKey(r.id[:], id[:])
+	if w := r.tracker.waiting[id]; w != nil {
+		b.Put(bucketWaiting, key, encodeRow(waitingRow{rowVersion, w.Account, w.Counted, w.Children}))
+	} else {
+		b.Delete(bucketWaiting, key)
 	}
 }
 

@@ -229,7 +229,7 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	if ok, err := counts(ev.Header.Account()); !ok {
 		return err
 	}
-	row, ok, err := r.lookup(ctx, event)
+	row, ok, err := in.stored(ctx, event)
 	if err != nil || !ok {
 		return err
 	}
@@ -238,7 +238,24 @@ func (in *intake) dropBody(ctx context.Context, id wire.SealedID, event wire.Eve
 	}
 	row.Record |= recordBodily
 	in.replaceBody(sealed, event, row)
+	in.change(event, row)
 	return nil
+}
+
+// stored returns the row of a stored event as this batch leaves it.
+func (in *intake) stored(ctx context.Context, id wire.EventID) (indexRow, bool, error) {
+	if row, ok := in.changed[id]; ok {
+		return row, true, nil
+	}
+	return in.r.lookup(ctx, id)
+}
+
+// change notes what this batch makes of the row of a stored event.
+func (in *intake) change(id wire.EventID, row indexRow) {
+	if in.changed == nil {
+		in.changed = make(map[wire.EventID]indexRow)
+	}
+	in.changed[id] = row
 }
 
 // dropped notes that the body of an event is not here any more.
@@ -262,7 +279,7 @@ func (in *intake) markLate(ctx context.Context) error {
 			in.batch.Put(bucketEvents, joinKey(in.r.stream[:], id[:]), in.row(a).encode())
 			continue
 		}
-		row, ok, err := in.r.lookup(ctx, id)
+		row, ok, err := in.stored(ctx, id)
 		if err != nil {
 			return err
 		}
@@ -270,6 +287,7 @@ func (in *intake) markLate(ctx context.Context) error {
 			continue
 		}
 		row.Flags |= indexBackDated
+		in.change(id, row)
 		in.batch.Put(bucketEvents, joinKey(in.r.stream[:], id[:]), row.encode())
 	}
 	return nil

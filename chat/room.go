@@ -206,7 +206,7 @@ func (r *room) loadTracker(ctx context.Context) (*tracker, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.waiting[wire.EventID(kv.Key[len(r.id):])] = &waiting{Children: row.Children, Account: row.Account, Counted: row.Counted}
+		t.wait(wire.EventID(kv.Key[len(r.id):]), &waiting{Children: row.Children, Account: row.Account, Counted: row.Counted})
 	}
 	return t, nil
 }

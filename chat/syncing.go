@@ -527,16 +527,16 @@ func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, 
 				r.state.Floor = max(r.state.Floor, first)
 			}
 		}
-		var gone []wire.EventID
+		var uncounted []wire.EventID
 		if compared && !report.Partial && report.Unserved == 0 {
-			gone = r.tracker.forget(wire.HLC(report.Cut))
+			uncounted = r.tracker.forget(wire.HLC(report.Cut))
+		}
+		for _, id := range uncounted {
+			r.waitingRow(&b, id)
+			changed = true
 		}
 		missing := r.tracker.missing()
 		r.mu.Unlock()
-		for _, id := range gone {
-			b.Delete(bucketWaiting, joinKey(r.id[:], id[:]))
-			changed = true
-		}
 		if missing > 0 {
 			r.s.syncer.gap(r)
 		}
@@ -545,7 +545,7 @@ func (r *room) synced(ctx context.Context, n *session, report *roomsync.Report, 
 		}
 		r.putState(&b)
 		_, err := r.s.store.Commit(ctx, &b, storage.Relaxed)
-		if len(gone) > 0 {
+		if len(uncounted) > 0 {
 			c := r.conversation()
 			r.s.events.publish(Event{Type: EventConversation, Conversation: &c})
 		}

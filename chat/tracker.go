@@ -16,8 +16,13 @@ const (
 	maxSpans = 64
 	// maxDevices bounds the devices of a room whose sequence is followed.
 	maxDevices = 4096
-	// maxWaiting bounds the unknown events that known ones name as parents.
+	// maxWaiting bounds the unknown events that known ones name as parents; of those that are not counted as
+	// missing the oldest give way.
 	maxWaiting = 4096
+	// maxChildren bounds the events that are kept of those that name one unknown event, and maxAllChildren
+	// those of all together: of more, it will not be said that they are back-dated.
+	maxChildren    = 64
+	maxAllChildren = 16384
 	// maxHeads bounds the events without children that are kept as parents for the next own event.
 	maxHeads = 64
 )
@@ -44,12 +49,10 @@ type child struct {
 
 // waiting is an event that is named as a parent and not here.
 type waiting struct {
-	Children []child        // at most maxChildren
+	Children []child
 	Account  wire.AccountID // whose event it is, if it is a device's predecessor; else zero
 	Counted  bool           // it counts as a gap of its own
 }
-
-const maxChildren = 4
 
 // head is an event that no known event names as a parent.
 type head struct {
@@ -60,9 +63,10 @@ type head struct {
 // tracker follows what of a room is here and what is known to be missing: holes in the sequences of
 // devices, and parents that nobody has sent. It has no lock of its own.
 type tracker struct {
-	devices map[wire.DeviceID]*track
-	waiting map[wire.EventID]*waiting
-	heads   []head // ascending by (hlc, id)
+	devices  map[wire.DeviceID]*track
+	waiting  map[wire.EventID]*waiting
+	children int    // of all that is waited for
+	heads    []head // ascending by (hlc, id)
 }
 
 func newTracker() *tracker {
@@ -76,14 +80,14 @@ type seen struct {
 	gaps      bool           // holes were opened or filled
 	device    bool           // the device's spans changed
 	filled    bool           // it was being waited for
-	opened    []wire.EventID // events now waited for
+	opened    []wire.EventID // events waited for whose rows change, or go
 }
 
 // see takes note of a verified event. known returns the clock reading of an event that is here.
 func (t *tracker) see(id wire.EventID, h *wire.Header, known func(wire.EventID) (wire.HLC, bool)) seen {
 	var s seen
 	if w := t.waiting[id]; w != nil {
-		delete(t.waiting, id)
+		t.drop(id)
 		s.filled = true
 		s.gaps = w.Counted
 		for _, c := range w.Children {
@@ -125,14 +129,20 @@ func (s *seen) note(t *tracker, p, id wire.EventID, h *wire.Header, hlc wire.HLC
 	w := t.waiting[p]
 	if w == nil {
 		if len(t.waiting) >= maxWaiting {
-			return
+			old, ok := t.oldest()
+			if !ok {
+				return
+			}
+			t.drop(old)
+			s.opened = append(s.opened, old)
 		}
 		w = &waiting{}
 		t.waiting[p] = w
 	}
 	s.opened = append(s.opened, p)
-	if len(w.Children) < maxChildren {
+	if len(w.Children) < maxChildren && t.children < maxAllChildren {
 		w.Children = append(w.Children, child{id, h.HLC})
+		t.children++
 	}
 	if p == h.Previous {
 		w.Account = h.Account() // its hole is counted by the sequence numbers
@@ -140,6 +150,38 @@ func (s *seen) note(t *tracker, p, id wire.EventID, h *wire.Header, hlc wire.HLC
 	if counted && !w.Counted {
 		w.Counted, s.gaps = true, true
 	}
+}
+
+// wait adds what an earlier run waited for.
+func (t *tracker) wait(id wire.EventID, w *waiting) {
+	t.waiting[id] = w
+	t.children += len(w.Children)
+}
+
+// drop stops waiting for an event.
+func (t *tracker) drop(id wire.EventID) {
+	if w := t.waiting[id]; w != nil {
+		t.children -= len(w.Children)
+		delete(t.waiting, id)
+	}
+}
+
+// oldest returns that of the events waited for, and not counted as missing, whose newest child is oldest.
+func (t *tracker) oldest() (id wire.EventID, ok bool) {
+	best := wire.HLC(0)
+	for k, w := range t.waiting {
+		if w.Counted || !w.Account.IsZero() {
+			continue
+		}
+		newest := wire.HLC(0)
+		for _, c := range w.Children {
+			newest = max(newest, c.HLC)
+		}
+		if !ok || newest < best || newest == best && bytes.Compare(k[:], id[:]) < 0 {
+			id, best, ok = k, newest, true
+		}
+	}
+	return id, ok
 }
 
 // extend adds the event's number to its device's spans.
@@ -251,17 +293,18 @@ func sumGaps(list []gap) int {
 // missing counts the messages known to exist and not here.
 func (t *tracker) missing() int { return sumGaps(t.gaps()) }
 
-// forget stops waiting for what events up to cut name: a completed sync has shown that it lies before
-// the history that is kept. Holes in sequences stay. It returns the forgotten ids.
+// forget counts what events up to cut name as missing no more: a completed sync has shown that it most
+// likely lies before the history that is kept. Should it come all the same, because others were cut off or
+// its time has not come, what names it is still known. Holes in sequences stay. It returns whose rows change.
 func (t *tracker) forget(cut wire.HLC) []wire.EventID {
-	var gone []wire.EventID
+	var list []wire.EventID
 	for id, w := range t.waiting {
-		if w.Account.IsZero() && !slices.ContainsFunc(w.Children, func(c child) bool { return c.HLC > cut }) {
-			delete(t.waiting, id)
-			gone = append(gone, id)
+		if w.Counted && w.Account.IsZero() && !slices.ContainsFunc(w.Children, func(c child) bool { return c.HLC > cut }) {
+			w.Counted = false
+			list = append(list, id)
 		}
 	}
-	return gone
+	return list
 }
 
 func compareHeads(a, b head) int {
