@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -22,11 +23,19 @@ import (
 // Scenario says what to simulate.
 type Scenario = nodetest.Scenario
 
+// From manyNodes on a simulation collects garbage sooner than a program does by itself: each node knows all
+// others, so a thousand hold 8 GB, and as much again would be left lying.
+const (
+	manyNodes = 300
+	thriftyGC = 40 // percent of what is live
+)
+
 // Simulation is what a simulated network came to, with what the run cost here.
 type Simulation struct {
 	nodetest.Result
 
-	Wall time.Duration `json:"wall_ns"`
+	Wall     time.Duration `json:"wall_ns"`
+	Resident uint64        `json:"resident"` // at most, bytes; 0 when the system does not say
 }
 
 // Simulate plays a scenario with whole nodes in virtual time, in a process of its own that command
@@ -67,7 +76,7 @@ func Simulate(ctx context.Context, command []string, s Scenario, progress io.Wri
 	}
 	_, _ = io.Copy(io.Discard, lines) // what follows a line that is too long
 	err = cmd.Wait()
-	out.Wall = time.Since(began)
+	out.Wall, out.Resident = time.Since(began), peakMemory(cmd.ProcessState)
 	switch {
 	case ctx.Err() != nil:
 		return out, ctx.Err()
@@ -96,6 +105,9 @@ func SimulateHere(in io.Reader, progress io.Writer) error {
 			t.Error(err)
 		}
 	}
+	if s.Nodes >= manyNodes && os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(thriftyGC)
+	}
 	os.Args = os.Args[:1] // the flags of a test binary are not ours
 	all := func(string, string) (bool, error) { return true, nil }
 	testing.Main(all, []testing.InternalTest{{Name: "Simulation", F: play}}, nil, nil)
@@ -122,7 +134,8 @@ func (s *Simulation) Cells() [][]string {
 		{"processor", fmt.Sprintf("%s to start and join, %s after that: %s a delivery",
 			s.CPUStart.Round(time.Millisecond), s.CPURun.Round(time.Millisecond),
 			time.Duration(float64(s.CPURun)/deliveries).Round(time.Microsecond))},
-		{"memory", fmt.Sprintf("%.0f MB live, %.2f MB a node", float64(s.Memory)/1e6, float64(s.Memory)/1e6/math.Max(float64(s.Nodes), 1))},
+		{"memory", fmt.Sprintf("%.0f MB live, %.2f MB a node; %.0f MB resident at most",
+			float64(s.Memory)/1e6, float64(s.Memory)/1e6/math.Max(float64(s.Nodes), 1), float64(s.Resident)/1e6)},
 		{"wall time", s.Wall.Round(time.Millisecond).String()},
 		{"seed", strconv.FormatUint(s.Seed, 10)},
 	}

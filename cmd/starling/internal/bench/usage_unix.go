@@ -5,7 +5,9 @@ package bench
 import (
 	"bytes"
 	"os"
+	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +40,18 @@ func residentMemory(pid string) uint64 {
 		return 0
 	}
 	return pages * uint64(os.Getpagesize())
+}
+
+// peakMemory is the most that a process that has ended had resident, in bytes; 0 when unknown.
+func peakMemory(p *os.ProcessState) uint64 {
+	ru, ok := p.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0
+	}
+	if runtime.GOOS == "darwin" || runtime.GOOS == "ios" {
+		return uint64(ru.Maxrss)
+	}
+	return uint64(ru.Maxrss) * 1024
 }
 
 // clockTick is the unit of processor times in /proc: 10 ms on every Linux.
