@@ -377,7 +377,8 @@ func (s *Service) resolveLink(text string) (Target, error) {
 	return Target{}, fmt.Errorf("the link's room is not joined here: %w", ErrNotFound)
 }
 
-// resolvePerson finds an account by id, petname, or nick.
+// resolvePerson finds an account by id, petname, or what is shown of somebody without one: the nick, or the
+// fingerprint.
 func (s *Service) resolvePerson(who string) (wire.AccountID, error) {
 	if account, err := wire.ParseAccountID(who); err == nil {
 		return account, nil
@@ -386,24 +387,27 @@ func (s *Service) resolvePerson(who string) (wire.AccountID, error) {
 		return wire.AccountID{}, fmt.Errorf("%w: empty name", ErrBadRequest)
 	}
 	key := foldNick(who)
+	shown := func(id wire.AccountID, nick string) bool {
+		return nick != "" && foldNick(nick) == key || foldNick(wire.Fingerprint(id)) == key
+	}
 	byPetname, byNick := make(map[wire.AccountID]bool), make(map[wire.AccountID]bool)
 	for id, c := range s.people.list() {
 		if foldNick(c.Petname) == key {
 			byPetname[id] = true
 		}
-		if foldNick(s.people.claimed(id)) == key {
+		if shown(id, s.people.claimed(id)) {
 			byNick[id] = true
 		}
 	}
 	for id, nick := range s.people.greetings() {
-		if foldNick(nick) == key {
+		if shown(id, nick) {
 			byNick[id] = true
 		}
 	}
 	for _, r := range s.allRooms() {
 		r.mu.RLock()
 		for id, m := range r.roster.members {
-			if m.Nick.Value != "" && foldNick(m.Nick.Value) == key {
+			if shown(id, m.Nick.Value) {
 				byNick[id] = true
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/chattest"
+	"github.com/starling-chat/starling/chat/wire"
 )
 
 // wan is a plain good network.
@@ -310,6 +311,23 @@ func TestNickClashAndTopic(t *testing.T) {
 		var amb *chat.AmbiguousError
 		if !errors.As(err, &amb) || len(amb.Candidates) != 2 {
 			t.Fatalf("resolving a shared nick: %v", err)
+		}
+		// A fingerprint is what is shown of who has no nick. To claim somebody else's as a nick deceives nobody.
+		fp := wire.Fingerprint(ada.Account())
+		if target, err := bob.Service().Resolve("@" + strings.ToLower(fp)); err != nil || *target.Account != ada.Account() {
+			t.Errorf("resolving a fingerprint: %v, %v", target, err)
+		}
+		if err := eve.Service().SetNick(t.Context(), fp); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 5*time.Second, func() error {
+			if _, err := bob.Service().Resolve("@" + fp); !errors.As(err, &amb) || len(amb.Candidates) != 2 {
+				return fmt.Errorf("resolving a fingerprint that somebody has as a nick: %w", err)
+			}
+			return nil
+		})
+		if err := eve.Service().SetNick(t.Context(), "Ada"); err != nil {
+			t.Fatal(err)
 		}
 		if _, err := bob.Service().AddContact(t.Context(), ada.Account().String(), "my ada"); err != nil {
 			t.Fatal(err)
