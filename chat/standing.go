@@ -345,8 +345,13 @@ func (p *publisher) settle(around map[wire.DeviceID]bool) {
 	}
 }
 
-// say sends a standing frame.
+// say sends a standing frame, once what it says is on the disk.
 func (p *publisher) say(dev wire.DeviceID, kind uint8, from, to uint64) {
+	ctx := context.Background() // bounded: one sync, and the store closes after the room has ended
+	if err := p.r.s.store.Sync(ctx); err != nil {
+		p.r.log.Debug("what others are told is kept could not be synced; they are not told", "error", err)
+		return
+	}
 	keys := p.r.keys()
 	st := standingFrame{Topic: keys.Topic, Kind: kind, From: from, To: to}
 	st.Proof = keys.ProveStanding(st.statement(p.r.s.self.device, dev))

@@ -15,8 +15,8 @@ const (
 	// Durable answers once the batch survives a power cut.
 	Durable Durability = iota
 	// Relaxed answers once the batch is visible and survives a kill of the
-	// process; it reaches the disk with the next durable batch or within a few
-	// milliseconds. It is for records that others still hold, and the first
+	// process; it reaches the disk with the next durable batch or [Store.Sync],
+	// or within 250 ms. It is for records that others still hold, and the first
 	// to be refused when the disk fills (ModeNoHistory).
 	Relaxed
 )

@@ -15,8 +15,11 @@ const (
 	// requestQueue is how many requests may wait for the committer; beyond it
 	// Commit blocks until its context ends.
 	requestQueue = 512
-	// relaxedDelay is the longest a relaxed batch waits for a sync.
+	// relaxedDelay is how long after a relaxed batch others may share its sync, and relaxedPause the least
+	// time between the last sync and one that nobody waits for: the longest a relaxed batch waits. A sync
+	// costs more than the batch, and each page of the log that is written after it faults anew.
 	relaxedDelay = 20 * time.Millisecond
+	relaxedPause = 250 * time.Millisecond
 )
 
 // request asks the committer to run fn in a transaction.
@@ -171,27 +174,39 @@ func (s *Store) submit(ctx context.Context, r *request) error {
 	}
 }
 
+// Sync returns once everything that was committed before it is durable, relaxed
+// batches as well.
+func (s *Store) Sync(ctx context.Context) error {
+	if !s.unsynced.Load() {
+		return s.check(ctx)
+	}
+	if err := s.submit(ctx, &request{fn: func(*tx) error { return nil }, mode: Durable, cleanup: true}); err != nil {
+		return fmt.Errorf("syncing: %w", err)
+	}
+	return nil
+}
+
 // commitLoop is the committer: it takes what waits, commits it at once, and
 // lets others gather while the sync runs. It ends after quit is closed, which
 // happens when no caller is left, and the last sync is done.
 func (s *Store) commitLoop() {
 	defer close(s.done)
 	var held *request        // did not fit into the last group
-	var unsynced time.Time   // since when something applied waits for a sync
-	var due <-chan time.Time // fires when it has waited long enough
+	var due <-chan time.Time // fires at until, when what is applied has waited long enough for a sync
+	var until time.Time
 	timer := time.NewTimer(relaxedDelay)
 	defer timer.Stop()
 	for {
-		group := make([]*request, 0, 16)
+		var group []*request
 		if held != nil {
 			group, held = append(group, held), nil
 		} else {
 			select {
 			case r := <-s.requests:
-				group = append(group, r)
+				group = append(make([]*request, 0, 16), r)
 			case <-due:
 			case <-s.quit: // nobody is inside any more, so nothing waits
-				if due != nil {
+				if s.waitsForSync() {
 					s.syncNow()
 				}
 				return
@@ -199,23 +214,27 @@ func (s *Store) commitLoop() {
 		}
 		if len(group) > 0 {
 			group, held = s.gather(group)
-			switch did := s.commitGroup(group); {
-			case did == groupSynced:
-				due = nil
-			case did == groupApplied && due == nil:
-				unsynced = time.Now()
-				timer.Reset(relaxedDelay)
-				due = timer.C
-			}
+			s.commitGroup(group)
 		}
-		// Also when relaxed requests keep coming: a log that Badger has replaced
-		// twice since the last sync is harder to keep track of.
-		if due != nil && time.Since(unsynced) >= relaxedDelay {
+		switch now := time.Now(); {
+		case !s.waitsForSync():
+			due = nil
+		case due == nil:
+			wait := max(relaxedDelay, relaxedPause-now.Sub(s.synced))
+			until = now.Add(wait)
+			timer.Reset(wait)
+			due = timer.C
+		case !now.Before(until):
+			// Also when relaxed requests keep coming: a log that Badger has replaced
+			// twice since the last sync is harder to keep track of.
 			s.syncNow()
 			due = nil
 		}
 	}
 }
+
+// waitsForSync says whether something was applied that is not durable yet. After a failed sync nothing is.
+func (s *Store) waitsForSync() bool { return s.unsynced.Load() && s.failed.Load() == nil }
 
 // gather adds what is waiting to a group, without waiting itself. A request
 // that does not fit is returned to start the next group.
@@ -255,17 +274,8 @@ func (r *request) show() {
 	}
 }
 
-// What commitGroup did.
-type groupResult uint8
-
-const (
-	groupNothing groupResult = iota // all requests were refused
-	groupApplied                    // something waits for a sync
-	groupSynced                     // everything applied so far is durable
-)
-
 // commitGroup runs the requests of a group in one transaction and answers them.
-func (s *Store) commitGroup(group []*request) groupResult {
+func (s *Store) commitGroup(group []*request) {
 	s.growFilter()
 	t := s.begin()
 	durable := false
@@ -287,7 +297,7 @@ func (s *Store) commitGroup(group []*request) groupResult {
 	}
 	if len(accepted) == 0 {
 		t.snap.release()
-		return groupNothing
+		return
 	}
 	err := s.applyTx(t)
 	t.snap.release()
@@ -306,10 +316,6 @@ func (s *Store) commitGroup(group []*request) groupResult {
 	for _, r := range accepted {
 		r.finishOnce(err)
 	}
-	if durable && err == nil {
-		return groupSynced
-	}
-	return groupApplied
 }
 
 // answerRelaxed answers the relaxed requests of a group before the sync that
@@ -339,6 +345,7 @@ func (s *Store) applyTx(t *tx) error {
 	if err := s.opts.hook("before-commit"); err != nil {
 		return err
 	}
+	s.unsynced.Store(true)
 	t.put(storeKey(headName), be64(s.seq+1))
 	writes, err := t.writes()
 	if err != nil {
@@ -382,6 +389,10 @@ func (s *Store) syncAll() error {
 	err := s.opts.hook("before-sync")
 	if err == nil {
 		err = s.syncFiles()
+	}
+	if err == nil {
+		s.unsynced.Store(false) // nobody writes meanwhile
+		s.synced = time.Now()
 	}
 	if err != nil {
 		return s.fail(fmt.Errorf("syncing to disk failed, so what was stored last is unknown; stop and start again: %w", err))

@@ -263,12 +263,14 @@ type Store struct {
 	done     chan struct{} // closed when the committer has ended
 	writeMu  sync.Mutex    // in memory: held while a group is committed
 
-	// Owned by the committer: the last commit number, days known to have no
-	// cached digest, and the filter of IDs.
+	// Owned by the committer: the last commit number, the time of the last sync,
+	// days known to have no cached digest, and the filter of IDs.
 	seq        uint64
+	synced     time.Time
 	undigested map[streamDay]bool
 	ids        atomic.Pointer[idFilter] // nil in memory
 	idLookups  atomic.Int64
+	unsynced   atomic.Bool // something that was committed is not on the disk; anybody may ask
 
 	failed atomic.Pointer[error]
 	users  gate  // readers and callers in progress
