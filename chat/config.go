@@ -78,7 +78,7 @@ type Limits struct {
 	AuthorBytes float64
 	// Deferred is the most events of one room that wait because their clock is ahead (1024).
 	Deferred int
-	// Outbox bounds the unacknowledged direct messages to one account: how many (10,000) and their
+	// Outbox bounds the unacknowledged direct messages to one account: how many (20,000) and their
 	// bytes (64 MiB).
 	Outbox      int
 	OutboxBytes int
@@ -102,7 +102,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Rooms: 256, IncomingQueue: 4096, SubmitQueue: 1024, PublishWindow: 512, PublishRate: 200,
 		AuthorRate: 50, AuthorBurst: 30_000, AuthorBytes: 64 << 20, Deferred: 1024,
-		Outbox: 10_000, OutboxBytes: 64 << 20, OutboxLife: 14 * 24 * time.Hour,
+		Outbox: 20_000, OutboxBytes: 64 << 20, OutboxLife: 14 * 24 * time.Hour,
 		RequestMessages: 5, RequestBytes: 4 << 10, Strangers: 20,
 		EventLog: 16_384, EventLogBytes: 8 << 20,
 		HistoryAge: 7 * 24 * time.Hour, HistoryEvents: 2000,

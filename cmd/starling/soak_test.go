@@ -296,14 +296,14 @@ func TestOverload(t *testing.T) {
 	t.Logf("%d accepted in a minute, equal %s later", count, time.Since(ended).Round(time.Millisecond))
 }
 
-// TestMailForSomebodyAway sends direct messages (300; 9,900 in the full run) to somebody who left as soon as
+// TestMailForSomebodyAway sends direct messages (300; 10,000 in the full run) to somebody who left as soon as
 // the first had gone both ways, restarts the sender twice meanwhile and then switches it off. The relay alone
 // is up when the recipient comes back, who sees all of them, once, within a minute.
 func TestMailForSomebodyAway(t *testing.T) {
 	t.Parallel()
 	count := 300
 	if full() {
-		count = 9_900 // a mailbox holds 10,000
+		count = 10_000
 	}
 	ctx := t.Context()
 	relayHome, homeA, homeB := shortHome(t), shortHome(t), shortHome(t)

@@ -52,7 +52,7 @@ type ArchiveConfig struct {
 	Events int
 	Bytes  int64
 	Age    time.Duration
-	// MailboxItems, MailboxBytes and MailboxAge bound one mailbox (10,000; 64 MiB; 14 days).
+	// MailboxItems, MailboxBytes and MailboxAge bound one mailbox (20,000; 64 MiB; 14 days).
 	MailboxItems int
 	MailboxBytes int64
 	MailboxAge   time.Duration
@@ -69,7 +69,7 @@ func (c *ArchiveConfig) fill() {
 	setDefault(&c.Events, 10_000)
 	setDefault(&c.Bytes, 64<<20)
 	setDefault(&c.Age, 14*24*time.Hour)
-	setDefault(&c.MailboxItems, 10_000)
+	setDefault(&c.MailboxItems, 20_000)
 	setDefault(&c.MailboxBytes, 64<<20)
 	setDefault(&c.MailboxAge, wire.MaxMailboxLife)
 	setDefault(&c.Total, 5<<30)
