@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/starling-chat/starling/cmd/starling/internal/tui"
 	"github.com/starling-chat/starling/node/api"
 )
 
@@ -185,6 +186,12 @@ func (l *lineChat) info(format string, args ...any) {
 func (l *lineChat) complain(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
+	}
+	var e *api.Error
+	if errors.As(err, &e) {
+		here := *e
+		here.Hint = tui.AsTyped(e.Hint)
+		err = &here
 	}
 	l.app.warn(err)
 	if l.failed == nil && !l.tty {

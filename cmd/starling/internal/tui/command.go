@@ -77,6 +77,16 @@ var impossible = map[string]string{
 	"backup": "shell backup", "check": "shell check",
 }
 
+// AsTyped turns the shell commands that an error of the node advises into what is typed in a chat.
+func AsTyped(advice string) string { return typed.Replace(advice) }
+
+var typed = strings.NewReplacer(
+	"`starling rooms`", "`/switch`", "`starling contact list`", "`/contact`", "`starling contact verify`", "`/verify`",
+	"`starling contact accept`", "`/contact accept`", "`starling contact unblock @NAME`", "`/unignore @NAME`",
+	"`starling join ROOM`", "`/join ROOM`", "`starling peers`", "`/peers`", "`starling doctor`", "`/doctor`",
+	"`starling status`", "`/status`",
+)
+
 // Commands are the names of all commands, in order. Line mode offers the same where they make sense there.
 func Commands() []string { return slices.Sorted(maps.Keys(commands)) }
 

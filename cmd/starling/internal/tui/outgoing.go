@@ -95,7 +95,7 @@ func (m *model) fail(err error) {
 		m.say(text)
 		return
 	}
-	m.say(m.line(err.Error()))
+	m.say(m.line(AsTyped(err.Error())))
 }
 
 // finishTimeout bounds what is still done after the user left.
