@@ -24,7 +24,12 @@ type publisher struct {
 
 	alone atomic.Bool // nobody else takes part at the moment
 
+	// What an earlier run stored after from, up to to, by arrival, may be unpublished: see restore. Set before
+	// run, and owned by it.
+	from, to uint64
+
 	mu     sync.Mutex // guards everything below
+	unread int        // arrivals of an earlier run that were not looked at yet
 	queue  []outgoing
 	sent   []outgoing // published and not shown as sent yet, the newest
 	recent []outgoing // published lately, oldest first, for neighbours that come late
@@ -85,6 +90,11 @@ const (
 	// aloneKept is how many own events, the newest, wait for somebody to come. Older ones are left to
 	// sync, by which whoever comes fetches what it misses anyway.
 	aloneKept = recentEventsKept
+	// restoreLooked is how many of the last arrivals of a room are looked at after a start for own ones that
+	// were not published.
+	restoreLooked = 4 * aloneKept
+	// restoreDelay is how long that waits for somebody to be there.
+	restoreDelay = time.Second
 	// maxUnstored bounds the own events that are followed until somebody has them.
 	maxUnstored = 256
 	// publishTimeout bounds one call of gossip.
@@ -127,11 +137,11 @@ func (p *publisher) add(list []arrival) {
 	p.wake()
 }
 
-// waiting counts the events that were not published yet.
+// waiting counts the events that were not published yet, and what may be one of them.
 func (p *publisher) waiting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.queue)
+	return len(p.queue) + p.unread
 }
 
 // drainTimeout bounds how long leaving a room waits for the last words to be published.
@@ -152,46 +162,72 @@ func (p *publisher) drain(ctx context.Context) {
 	}
 }
 
-// restore queues the own events that an earlier run stored and did not publish.
+// resume says what an earlier run has left: whatever arrived after the last event that was published. Nobody
+// is connected yet. Called before run.
+func (p *publisher) resume() {
+	st := &p.r.state
+	if p.from, p.to = st.Published, st.Arrival; p.from < p.to {
+		p.unread = int(min(p.to-p.from, restoreLooked))
+		p.alone.Store(true)
+	}
+}
+
+// restore queues the own events that an earlier run stored and did not publish, before what was queued since:
+// the newest, and leaves those to sync that wait would leave to it anyway.
 func (p *publisher) restore(ctx context.Context) error {
-	r := p.r
-	r.mu.RLock()
-	after := r.state.Published
-	r.mu.RUnlock()
-	for {
-		n := 0
-		var list []outgoing
-		for rec, err := range r.s.store.ScanArrival(ctx, r.stream, after, scanStep) {
-			if err != nil {
-				return err
-			}
-			n++
-			after = rec.Arrival
-			if rec.Flags&recordOwn == 0 {
-				continue
-			}
-			sealed, err := r.parse(ctx, rec)
-			if err != nil {
-				return err
-			}
-			if a := r.open(sealed); a.event != nil && a.event.Header.Device() == r.s.self.device {
-				list = append(list, outgoing{
-					id: rec.ID, topic: sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID, clock: sealed.HLC,
-				})
-			}
+	if p.from >= p.to {
+		return nil
+	}
+	r, after := p.r, p.from
+	if p.to-after > restoreLooked {
+		r.mu.Lock()
+		r.state.Left = markLeft(r.state.Left, after+1, p.to-restoreLooked)
+		r.mu.Unlock()
+		after = p.to - restoreLooked
+	}
+	var list []outgoing
+	for rec, err := range r.s.store.ScanArrival(ctx, r.stream, after, 0) {
+		if err != nil {
+			return err
 		}
-		p.mu.Lock()
-		p.queue = append(p.queue, list...)
-		p.mu.Unlock()
-		if n < scanStep {
-			p.wake()
-			return nil
+		if rec.Arrival > p.to {
+			break // queued by this run
+		}
+		if rec.Flags&recordOwn == 0 {
+			continue
+		}
+		sealed, err := r.parse(ctx, rec)
+		if err != nil {
+			return err
+		}
+		if a := r.open(sealed); a.event != nil && a.event.Header.Device() == r.s.self.device {
+			list = append(list, outgoing{
+				id: rec.ID, topic: sealed.Topic, seq: a.event.Header.DeviceSeq, arrival: rec.Arrival, size: len(rec.Value), event: a.event.ID, clock: sealed.HLC,
+			})
 		}
 	}
+	passed := p.to
+	if len(list) > 0 {
+		passed = list[0].arrival - 1
+	}
+	r.mu.Lock()
+	r.state.Published = max(r.state.Published, passed)
+	r.mu.Unlock()
+	p.mu.Lock()
+	p.queue, p.unread = append(list, p.queue...), 0
+	p.mu.Unlock()
+	if passed-p.from >= aloneKept {
+		p.keepState(ctx) // or the next start looks at all of them again
+	}
+	p.from = p.to
+	return nil
 }
 
 // run publishes until ctx ends.
 func (p *publisher) run(ctx context.Context) {
+	if p.from < p.to {
+		p.pause(ctx, restoreDelay) // nobody is connected at the start, unless a signal says so
+	}
 	if err := p.restore(ctx); err != nil && ctx.Err() == nil {
 		p.r.log.Error("reading unpublished messages failed", "error", err)
 	}

@@ -118,6 +118,7 @@ func (s *Service) loadAll(ctx context.Context) error {
 		if s.rooms[id], err = s.openRoom(ctx, id, row); err != nil {
 			return err
 		}
+		s.rooms[id].pub.resume()
 	}
 	return nil
 }
