@@ -485,6 +485,9 @@ func (n *Node) linkAddrs() []string {
 	return fullAddrs(n.id, addrs)
 }
 
+// FreeMemory gives back memory that the node only keeps because it once needed it, see [storage.Store.FreeMemory].
+func (n *Node) FreeMemory() error { return n.store.FreeMemory() }
+
 // Close releases what New opened, for a node that is never run. It is idempotent; Run calls it.
 func (n *Node) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)

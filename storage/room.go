@@ -27,6 +27,9 @@ type roomGate struct {
 	log     *slog.Logger
 	intact  func() error // checks the tables that nobody has read since they were closed, and says whether they are damaged
 
+	hold   sync.Mutex // held while no merge may begin to write; guards passed
+	passed uint64     // how often one did
+
 	newest atomic.Int64 // number of the last log that was mapped; 0 if nobody saw it
 
 	mu        sync.Mutex // guards what follows
@@ -91,9 +94,24 @@ func (g *roomGate) await(try func() error) {
 
 var errNoTableRoom = errors.New("no room for another table")
 
+// pass returns once merges may begin to write.
+func (g *roomGate) pass() {
+	g.hold.Lock()
+	defer g.hold.Unlock()
+	g.passed++
+}
+
+// merges tells how often a merge has passed.
+func (g *roomGate) merges() uint64 {
+	g.hold.Lock()
+	defer g.hold.Unlock()
+	return g.passed
+}
+
 // awaitName waits until there is room for the name of another table, and for
 // ever if one of those that are merged is damaged.
 func (g *roomGate) awaitName() {
+	g.pass()
 	g.await(func() error {
 		if err := g.intact(); err != nil {
 			return err

@@ -26,6 +26,22 @@ func (s *Store) State() State {
 	return st
 }
 
+// FreeMemory gives back memory that holds what the disk has as well: what is needed of it is read again. It is
+// meant for a time when little happens, and holds up merges of tables for milliseconds.
+func (s *Store) FreeMemory() error {
+	if s.disk == nil {
+		return nil
+	}
+	if !s.users.enter() {
+		return ErrClosed
+	}
+	defer s.users.leave()
+	if err := s.disk.engine.release(); err != nil {
+		return fmt.Errorf("freeing memory: %w", err)
+	}
+	return nil
+}
+
 // room is free for the committer: there is none while tables wait for some, or
 // the next log has not got its own.
 func (s *Store) room() (free uint64, known bool) {

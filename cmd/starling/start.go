@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -164,17 +165,19 @@ func (a *app) start(ctx context.Context, f startFlags, relay bool, usual slog.Le
 		debug.SetMemoryLimit(limit)
 	}
 	collect := a.deferCollections()
-	defer collect()
 	r := &running{keys: keys, done: make(chan error, 1)}
 	if r.node, err = node.New(ctx, cfg); err != nil {
+		collect()
 		return nil, err
 	}
 	go func() { r.done <- r.node.Run(ctx) }() // ends with ctx, or with the node; the caller waits on done
-	go trimMemory(ctx)                        // ends with ctx; holds nothing
+	go trimMemory(ctx, r.node, cfg.Logger)    // ends with ctx; holds nothing
 	select {
 	case <-r.node.Ready():
+		time.AfterFunc(collectAfter, collect)
 		return r, nil
 	case err := <-r.done:
+		collect()
 		if err == nil {
 			err = context.Canceled // told to stop while it started
 		}
