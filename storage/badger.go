@@ -31,6 +31,8 @@ type badgerEngine struct {
 	log   *os.File // lastLog, kept open to be synced; nil if it is not yet
 	gate  *roomGate
 	spare bool // the next log has its blocks
+
+	compactors *compactors
 }
 
 const logExt = ".mem"
@@ -91,7 +93,7 @@ func openBadger(o badger.Options, gate *roomGate) (e *badgerEngine, err error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &badgerEngine{db: db, dir: o.Dir, firstLog: last, lastLog: last, gate: gate}, nil
+	return &badgerEngine{db: db, dir: o.Dir, firstLog: last, lastLog: last, gate: gate, compactors: startCompactors(db, gate)}, nil
 }
 
 // realPath is the absolute path of a directory without symbolic links.
@@ -206,6 +208,7 @@ func (e *badgerEngine) sync() error {
 			return err
 		}
 		e.spare = false
+		e.compactors.rouse() // the write buffer of the log before becomes a table
 	}
 	e.firstLog, e.lastLog = newest, newest
 	if e.log == nil {
@@ -267,7 +270,10 @@ var errUnclosed = errors.New("the last tables could not be written; the next sta
 func (e *badgerEngine) close() error {
 	spares := errors.Join(removeSpares(e.dir), e.closeLog())
 	done := make(chan error, 1)
-	go func() { done <- e.db.Close() }() // waited for below, unless the disk is full
+	go func() { // waited for below, unless the disk is full
+		e.compactors.stop()
+		done <- e.db.Close()
+	}()
 	tick := time.NewTicker(roomTick)
 	defer tick.Stop()
 	for {
@@ -288,6 +294,8 @@ func (e *badgerEngine) close() error {
 // there is a key to drop; flattening does the rest. What an open snapshot
 // could still see is kept.
 func (e *badgerEngine) compact() error {
+	e.compactors.hold()
+	defer e.compactors.mu.Unlock()
 	if err := e.apply([]write{{key: compactKey, value: []byte{0}}}); err != nil {
 		return err
 	}
@@ -385,7 +393,8 @@ func (s *badgerSnapshot) step(it *badger.Iterator, move func()) (item *badger.It
 }
 
 // badgerLogger passes Badger's warnings on. Its other lines may hold keys, but
-// one of them comes at the right moment to wait for room.
+// one of them comes at the right moment to wait for room, and another one to
+// let the compactors rest.
 type badgerLogger struct {
 	log  *slog.Logger
 	gate *roomGate
@@ -393,7 +402,12 @@ type badgerLogger struct {
 
 func (l badgerLogger) Errorf(f string, a ...any)   { l.log.Error("badger", "message", line(f, a)) }
 func (l badgerLogger) Warningf(f string, a ...any) { l.log.Warn("badger", "message", line(f, a)) }
-func (badgerLogger) Infof(string, ...any)          {}
+
+func (l badgerLogger) Infof(format string, _ ...any) {
+	if format == flattenLine {
+		l.gate.linger()
+	}
+}
 
 func (l badgerLogger) Debugf(format string, _ ...any) {
 	if aboutToBuild(format) {

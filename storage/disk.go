@@ -265,7 +265,7 @@ func (s *Store) openEngine(old *diskState) error {
 }
 
 func (s *Store) newGate() *roomGate {
-	return &roomGate{free: s.free, log: s.log, intact: func() error {
+	return &roomGate{free: s.free, log: s.log, restAfter: s.opts.restAfter, atRest: func() { _ = s.opts.hook("compactors-rest") }, intact: func() error {
 		return s.disk.tables.run(context.Background()) // bounded: it reads the tables once
 	}}
 }

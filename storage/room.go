@@ -30,7 +30,11 @@ type roomGate struct {
 	hold   sync.Mutex // held while no merge may begin to write; guards passed
 	passed uint64     // how often one did
 
-	newest atomic.Int64 // number of the last log that was mapped; 0 if nobody saw it
+	restAfter time.Duration // how long nothing has to be done until the compactors rest
+	atRest    func()        // is called when they do
+
+	newest  atomic.Int64           // number of the last log that was mapped; 0 if nobody saw it
+	resting atomic.Pointer[func()] // what Flatten's goroutine is to do while the compactors rest; see compactors
 
 	mu        sync.Mutex // guards what follows
 	waiting   int        // tables that wait for room

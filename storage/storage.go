@@ -189,6 +189,8 @@ type Options struct {
 	// hook is called by tests at named points of the write path; an error
 	// makes the write fail there.
 	hook func(point string) error
+	// restAfter is replaced by tests of the compactors' rest.
+	restAfter time.Duration
 	// schema and migrations are replaced by tests of migrations.
 	schema     uint64
 	migrations map[uint64]migration
@@ -243,6 +245,9 @@ func (o *Options) fill() {
 	}
 	if o.schema == 0 {
 		o.schema, o.migrations = schemaVersion, migrations
+	}
+	if o.restAfter == 0 {
+		o.restAfter = restAfter
 	}
 	if o.hook == nil {
 		o.hook = func(string) error { return nil }
