@@ -26,8 +26,8 @@ type Incoming struct {
 // Gossip is the fast, lossy way to everybody in a room. A message may be lost, duplicated or
 // late without any error: what must arrive is the business of sync.
 type Gossip interface {
-	// Join subscribes to the topic of keys and makes the room findable. deliver is called from
-	// one goroutine per topic, in order of arrival, without duplicates within the
+	// Join subscribes to the topic of keys and makes the room findable. deliver is called for one
+	// event of a topic at a time, in order of arrival, without duplicates within the
 	// implementation's memory; it must not block. Own publishes are not delivered.
 	// Joining a joined topic replaces deliver.
 	Join(ctx context.Context, keys *wire.RoomKeys, deliver func(Incoming)) error

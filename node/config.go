@@ -155,10 +155,11 @@ type Connections struct {
 
 // GossipLimits bound the topic layer.
 type GossipLimits struct {
-	Queue         int // validation, outbound and subscription queues, each; all three must be equal
+	Queue         int // frames that wait for one neighbour; beyond it they are dropped, and counted
 	TopicsPerPeer int // subscriptions remembered for one peer
-	// Fanout is the largest number of peers that a topic's messages are pushed to. A laptop's 7 makes a
-	// mesh of four; a relay needs as many as it has leases.
+	// Fanout is how many neighbours of a topic are pushed to before others are only told what there is; a
+	// laptop gives an eager link to twice as many when it is asked for one. A relay needs as many as it has
+	// leases.
 	Fanout int
 }
 
@@ -203,7 +204,7 @@ func LaptopLimits() Limits {
 		Protected:   64,
 		Discovery:   discovery.DefaultLimits(),
 		DirectQueue: 4 << 20,
-		Gossip:      GossipLimits{Queue: 4096, TopicsPerPeer: 512, Fanout: 7},
+		Gossip:      GossipLimits{Queue: 4096, TopicsPerPeer: 512, Fanout: 8},
 	}
 }
 

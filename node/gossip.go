@@ -8,27 +8,24 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
-	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/node/plumtree"
 )
 
 const (
-	// maxRPC bounds one message between two nodes of the topic layer, in bytes. It holds the largest
-	// sealed event with room to spare; and the list of all topics of a relay, which the library
-	// sends as one piece.
+	// maxRPC bounds one message of the subscription protocol, in bytes: it holds the list of all topics of
+	// a relay, which the library sends as one piece.
 	maxRPC = 1 << 20
 	// verifiedTopics is how many topics' keys are kept prepared, 1.6 KB each.
 	verifiedTopics = 512
-	// seenFor is how long a message is remembered, so that a late copy is not delivered again.
-	seenFor = 5 * time.Minute
 )
 
 var (
@@ -44,21 +41,23 @@ type roomHooks struct {
 	member func(topic wire.TopicKey, p peer.ID) // subscribed to a joined topic
 }
 
-// gossip is the topic layer: one pubsub instance with this network's options. It implements
-// chat.Gossip, and for a relay the forwarding of topics that nobody here has joined.
+// gossip is the topic layer: pubsub says who takes part in which topic, and what is said goes along
+// broadcast trees (docs/spec/tree.md). It implements chat.Gossip, and for a relay the forwarding of topics
+// that nobody here has joined.
 type gossip struct {
 	self     peer.ID
+	host     host.Host
 	clock    chat.Clock
 	log      *slog.Logger
 	limits   GossipLimits
 	counters gossipCounters
 	verifier *wire.Verifier // keeps the topics' keys prepared: half the cost of a verification
 	skew     skewMeter
+	scores   standings
 	filter   *topicFilter
 	hooks    roomHooks
 	isRelay  func(peer.ID) bool
-	inspect  func(map[peer.ID]float64) // is told everybody's score now and then, for tests
-	floods   bool                      // a relay's: what it forwards goes to every subscriber at once
+	hub      bool // a relay: it tells everybody what it does not push
 	// keep takes what a relay forwarded and checked, with who handed it over; nil keeps nothing.
 	keep func(s *wire.Sealed, from wire.DeviceID)
 	// admit bounds what a relay forwards; nil admits everything.
@@ -69,72 +68,61 @@ type gossip struct {
 	mu     sync.RWMutex // guards ps, topics
 	ps     *pubsub.PubSub
 	topics map[wire.TopicKey]*gossipTopic
+
+	linkMu sync.Mutex                      // guards all below
+	spawn  func(func(ctx context.Context)) // starts a goroutine that run waits for; nil before and after
+	links  map[peer.ID]*treeLink
+	in     map[peer.ID]network.Stream // from others
 }
 
 // gossipTopic is one topic: joined by chat, forwarded by the relay, or both.
 type gossipTopic struct {
+	key      wire.TopicKey
+	name     []byte // of the topic, as ids are made of it
 	topic    *pubsub.Topic
-	room     *gossipRoom // nil unless joined
-	forwards int         // leases of the forwarder
+	events   *pubsub.TopicEventHandler
 	unrelay  pubsub.RelayCancelFunc
-}
+	cancel   context.CancelFunc
+	watching sync.WaitGroup
+	forwards int // leases of the forwarder; guarded by gossip.ops
 
-// gossipRoom is a joined topic.
-type gossipRoom struct {
-	sub     *pubsub.Subscription
-	events  *pubsub.TopicEventHandler
-	cancel  context.CancelFunc
-	loops   sync.WaitGroup
-	deliver atomic.Pointer[func(chat.Incoming)]
-
-	mu      sync.Mutex // guards members
+	mu      sync.Mutex // guards all below
 	members map[peer.ID]struct{}
+	deliver func(chat.Incoming) // nil unless joined
+	tree    *plumtree.Tree
+	timer   *time.Timer // nil until it is needed
+	due     time.Time   // when timer fires
+	closed  bool
 }
 
 func newGossip(p *plan, self peer.ID) *gossip {
-	g := &gossip{
+	return &gossip{
 		self:     self,
 		clock:    p.Clock,
 		log:      p.Logger,
 		limits:   p.Limits.Gossip,
-		floods:   p.Relay != nil,
+		hub:      p.Relay != nil,
 		verifier: wire.NewVerifier(wire.VerifierLimits{Keys: verifiedTopics}),
-		inspect:  func(map[peer.ID]float64) {},
+		filter:   newTopicFilter(p.Limits.Gossip.TopicsPerPeer),
 		topics:   make(map[wire.TopicKey]*gossipTopic),
+		links:    make(map[peer.ID]*treeLink),
+		in:       make(map[peer.ID]network.Stream),
 	}
-	g.filter = newTopicFilter(g.limits.TopicsPerPeer)
-	g.counters.here, g.counters.gone = g.filter.open, g.filter.forget
-	return g
 }
 
 // run starts the topic layer on a host and keeps it until ctx ends. ready is called once Join may
 // be.
 func (g *gossip) run(ctx context.Context, h host.Host, ready func()) error {
-	params, thresholds := scoreParams()
-	features := pubsub.GossipSubDefaultFeatures
-	if g.floods {
-		features = floodFeatures
-	}
-	ps, err := pubsub.NewGossipSub(
-		ctx, h,
-		pubsub.WithGossipSubProtocols(pubsub.GossipSubDefaultProtocols, features),
-		// Authorship is inside our sealed events; signing again would print the sender's peer id on
-		// every ciphertext and cost more than everything else together.
+	g.host = h
+	stopLinks := g.startLinks(ctx)
+	defer stopLinks()
+	ps, err := pubsub.NewPubSub(
+		ctx, h, subscriptions{g.filter},
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
-		pubsub.WithMessageIdFn(messageID),
 		pubsub.WithMaxMessageSize(maxRPC),
 		pubsub.WithPeerOutboundQueueSize(g.limits.Queue),
-		pubsub.WithValidateQueueSize(g.limits.Queue),
-		pubsub.WithFloodPublish(true),
-		pubsub.WithPeerExchange(false),
-		pubsub.WithGossipSubParams(meshParams(g.limits.Fanout)),
-		pubsub.WithPeerScore(params, thresholds),
-		pubsub.WithSeenMessagesTTL(seenFor),
 		pubsub.WithSubscriptionFilter(g.filter),
-		pubsub.WithDefaultValidator(g.validate, pubsub.WithValidatorInline(true)),
-		pubsub.WithRawTracer(&g.counters),
-		pubsub.WithPeerScoreInspect(g.inspect, scoreInspect),
 	)
 	if err != nil {
 		return fmt.Errorf("starting gossip: %w", err)
@@ -151,62 +139,9 @@ func (g *gossip) run(ctx context.Context, h host.Host, ready func()) error {
 	g.ps, g.topics = nil, make(map[wire.TopicKey]*gossipTopic)
 	g.mu.Unlock()
 	for _, t := range topics {
-		if t.room != nil {
-			t.room.stop()
-		}
+		t.stop()
 	}
 	return nil
-}
-
-// messageID names a message by its topic and all of its bytes, not by the sealed id: that one
-// covers neither the signature nor whether the body is still there, and the library remembers ids
-// before it verifies, for all topics together. So anybody on the way could spoil a copy, or send it
-// to another topic, and have the true one dropped as a duplicate.
-func messageID(m *pb.Message) string {
-	b := make([]byte, 0, len(m.GetTopic())+len(m.GetData()))
-	id := wire.GossipID(append(append(b, m.GetTopic()...), m.GetData()...))
-	return string(id[:])
-}
-
-// validate decides about one message: accepted, or ignored when it may come from an honest node,
-// or rejected, which costs its forwarder score, when no honest node sends it. It runs inside the
-// library's workers, and inside Publish: CPU only.
-func (g *gossip) validate(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
-	topic, err := wire.ParseTopic(m.GetTopic())
-	if err != nil {
-		return pubsub.ValidationReject
-	}
-	if from == g.self {
-		return pubsub.ValidationAccept // our own: made and sealed a moment ago
-	}
-	if len(m.Data) > wire.MaxSealed {
-		return pubsub.ValidationReject
-	}
-	if g.admit != nil && !g.admit(topic, len(m.Data)) {
-		g.counters.rateLimitDrops.Add(1)
-		return pubsub.ValidationIgnore
-	}
-	sealed, err := g.verifier.CheckSealed(topic, m.Data)
-	switch {
-	case errors.Is(err, wire.ErrUnsupported):
-		return pubsub.ValidationIgnore
-	case err != nil:
-		return pubsub.ValidationReject
-	case sealed.IsStub():
-		// Somebody cut the body off on the way; sync alone carries stubs.
-		return pubsub.ValidationIgnore
-	}
-	g.skew.observe(from, sealed.HLC.Time(), g.clock.Now())
-	if sealed.HLC.Time().After(g.clock.Now().Add(wire.MaxAhead)) {
-		return pubsub.ValidationIgnore
-	}
-	m.ValidatorData = sealed
-	if g.keep != nil {
-		if dev, err := wire.DeviceFromPeerID([]byte(from)); err == nil {
-			g.keep(sealed, dev)
-		}
-	}
-	return pubsub.ValidationAccept
 }
 
 // Join implements chat.Gossip.
@@ -220,103 +155,47 @@ func (g *gossip) Join(ctx context.Context, keys *wire.RoomKeys, deliver func(cha
 	if err != nil {
 		return fmt.Errorf("joining a topic: %w", err)
 	}
-	if t.room != nil {
-		t.room.deliver.Store(&deliver)
+	t.mu.Lock()
+	again := t.deliver != nil
+	t.deliver = deliver
+	members := slices.Collect(maps.Keys(t.members))
+	t.mu.Unlock()
+	if again {
 		return nil
 	}
-	room := &gossipRoom{members: make(map[peer.ID]struct{})}
-	room.deliver.Store(&deliver)
-	if room.events, err = t.topic.EventHandler(); err == nil {
-		room.sub, err = t.topic.Subscribe(pubsub.WithBufferSize(g.limits.Queue))
-	}
-	if err != nil {
-		if room.events != nil {
-			room.events.Cancel()
-		}
-		g.release(keys.Topic, t)
-		return fmt.Errorf("joining a topic: %w", err)
-	}
-	var loopCtx context.Context
-	loopCtx, room.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	// Both loops end with room.cancel; stop waits for them.
-	room.loops.Go(func() { g.receive(loopCtx, room) })
-	room.loops.Go(func() { g.watch(loopCtx, keys.Topic, room) })
-	g.mu.Lock()
-	t.room = room
-	g.mu.Unlock()
 	g.hooks.joined(keys)
+	for _, p := range members {
+		g.hooks.member(keys.Topic, p)
+	}
 	return nil
-}
-
-// receive hands what arrives to the room.
-func (g *gossip) receive(ctx context.Context, room *gossipRoom) {
-	for {
-		m, err := room.sub.Next(ctx)
-		if err != nil {
-			return
-		}
-		if m.ReceivedFrom == g.self {
-			continue
-		}
-		sealed, ok := m.ValidatorData.(*wire.Sealed)
-		if !ok {
-			continue
-		}
-		from, err := wire.DeviceFromPeerID([]byte(m.ReceivedFrom))
-		if err != nil {
-			continue
-		}
-		(*room.deliver.Load())(chat.Incoming{Sealed: sealed, From: from})
-	}
-}
-
-// watch notes and reports who takes part.
-func (g *gossip) watch(ctx context.Context, topic wire.TopicKey, room *gossipRoom) {
-	for {
-		e, err := room.events.NextPeerEvent(ctx)
-		if err != nil {
-			return
-		}
-		room.mu.Lock()
-		if e.Type == pubsub.PeerJoin {
-			room.members[e.Peer] = struct{}{}
-		} else {
-			delete(room.members, e.Peer)
-		}
-		room.mu.Unlock()
-		if e.Type == pubsub.PeerJoin {
-			g.hooks.member(topic, e.Peer)
-		}
-	}
-}
-
-func (r *gossipRoom) stop() {
-	r.cancel()
-	r.sub.Cancel()
-	r.events.Cancel()
-	r.loops.Wait()
 }
 
 // Leave implements chat.Gossip. It must not be called from deliver.
 func (g *gossip) Leave(topic wire.TopicKey) {
 	g.ops.Lock()
 	defer g.ops.Unlock()
-	g.mu.Lock()
-	t := g.topics[topic]
-	var room *gossipRoom
-	if t != nil {
-		room, t.room = t.room, nil
-	}
-	g.mu.Unlock()
-	if room == nil {
+	t := g.topic(topic)
+	if t == nil {
 		return
 	}
-	room.stop()
-	g.release(topic, t)
-	g.hooks.left(topic)
+	t.mu.Lock()
+	joined := t.deliver != nil
+	t.deliver = nil
+	t.mu.Unlock()
+	if joined {
+		g.release(t)
+		g.hooks.left(topic)
+	}
 }
 
-// open returns the topic, joining it in the library if need be. The caller holds ops.
+// topic returns a topic that is joined or forwarded, or nil.
+func (g *gossip) topic(key wire.TopicKey) *gossipTopic {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.topics[key]
+}
+
+// open returns the topic, taking part in it if need be. The caller holds ops.
 func (g *gossip) open(key wire.TopicKey) (*gossipTopic, error) {
 	g.mu.RLock()
 	ps, t := g.ps, g.topics[key]
@@ -331,26 +210,108 @@ func (g *gossip) open(key wire.TopicKey) (*gossipTopic, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := topic.SetScoreParams(topicScoreParams()); err != nil {
+	t = &gossipTopic{key: key, name: []byte(wire.Topic(key)), topic: topic, members: make(map[peer.ID]struct{})}
+	t.tree = g.newTree(t)
+	if t.events, err = topic.EventHandler(); err != nil {
 		return nil, errors.Join(err, topic.Close())
 	}
-	t = &gossipTopic{topic: topic}
+	// The library calls it relaying: it subscribes, and has nothing read.
+	if t.unrelay, err = topic.Relay(); err != nil {
+		t.events.Cancel()
+		return nil, errors.Join(err, topic.Close())
+	}
 	g.mu.Lock()
 	g.topics[key] = t
 	g.mu.Unlock()
+	var ctx context.Context
+	ctx, t.cancel = context.WithCancel(context.Background())
+	t.watching.Go(func() { g.watch(ctx, t) }) // ends with cancel; stop waits for it
 	return t, nil
 }
 
-// release closes a topic that nobody uses any more. The caller holds ops.
-func (g *gossip) release(key wire.TopicKey, t *gossipTopic) {
-	if t.room != nil || t.forwards > 0 {
+// release leaves a topic that nobody uses any more. The caller holds ops.
+func (g *gossip) release(t *gossipTopic) {
+	t.mu.Lock()
+	used := t.deliver != nil
+	t.mu.Unlock()
+	if used || t.forwards > 0 {
 		return
 	}
 	g.mu.Lock()
-	delete(g.topics, key)
+	delete(g.topics, t.key)
 	g.mu.Unlock()
+	t.stop()
+	t.mu.Lock()
+	members := t.members
+	t.members = nil
+	t.mu.Unlock()
+	for p := range members {
+		g.unlink(p)
+	}
 	if err := t.topic.Close(); err != nil {
 		g.log.Debug("topic did not close", "err", err)
+	}
+}
+
+// stop ends what goes on in a topic.
+func (t *gossipTopic) stop() {
+	t.mu.Lock()
+	t.closed, t.deliver = true, nil
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+	t.mu.Unlock()
+	t.cancel()
+	t.watching.Wait()
+	t.events.Cancel()
+	t.unrelay()
+}
+
+// watch notes and reports who takes part.
+func (g *gossip) watch(ctx context.Context, t *gossipTopic) {
+	for {
+		e, err := t.events.NextPeerEvent(ctx)
+		if err != nil {
+			return
+		}
+		if e.Type == pubsub.PeerJoin {
+			g.memberCame(t, e.Peer)
+		} else {
+			g.memberWent(t, e.Peer)
+		}
+	}
+}
+
+func (g *gossip) memberCame(t *gossipTopic, p peer.ID) {
+	t.mu.Lock()
+	_, known := t.members[p]
+	t.members[p] = struct{}{}
+	joined := t.deliver != nil
+	t.mu.Unlock()
+	if known {
+		return
+	}
+	link := g.link(p)
+	t.mu.Lock()
+	if link != nil && link.usable() {
+		t.tree.AddPeer(time.Now(), plumtree.Peer(p))
+		g.schedule(t)
+	}
+	t.mu.Unlock()
+	if joined {
+		g.hooks.member(t.key, p)
+	}
+}
+
+func (g *gossip) memberWent(t *gossipTopic, p peer.ID) {
+	t.mu.Lock()
+	_, known := t.members[p]
+	delete(t.members, p)
+	t.tree.RemovePeer(time.Now(), plumtree.Peer(p))
+	g.schedule(t)
+	t.mu.Unlock()
+	if known {
+		g.unlink(p)
 	}
 }
 
@@ -363,64 +324,70 @@ func (g *gossip) Forward(key wire.TopicKey) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("forwarding a topic: %w", err)
 	}
-	if t.forwards == 0 {
-		if t.unrelay, err = t.topic.Relay(); err != nil {
-			g.release(key, t)
-			return nil, fmt.Errorf("forwarding a topic: %w", err)
-		}
-	}
 	t.forwards++
 	return sync.OnceFunc(func() {
 		g.ops.Lock()
 		defer g.ops.Unlock()
-		if t.forwards--; t.forwards == 0 {
-			t.unrelay()
-			g.release(key, t)
+		if t.forwards--; t.forwards == 0 && g.topic(key) == t {
+			g.release(t)
 		}
 	}), nil
 }
 
 // Publish implements chat.Gossip.
-func (g *gossip) Publish(ctx context.Context, topic wire.TopicKey, sealed []byte) error {
-	if len(sealed) > wire.MaxSealed {
-		return fmt.Errorf("publishing: %d bytes, at most %d", len(sealed), wire.MaxSealed)
+func (g *gossip) Publish(_ context.Context, topic wire.TopicKey, sealed []byte) error {
+	if len(sealed) == 0 || len(sealed) > wire.MaxSealed {
+		return fmt.Errorf("publishing: %d bytes, want 1 to %d", len(sealed), wire.MaxSealed)
 	}
-	g.mu.RLock()
-	t := g.topics[topic]
-	joined := t != nil && t.room != nil
-	g.mu.RUnlock()
-	if !joined {
+	t := g.topic(topic)
+	if t == nil {
 		return fmt.Errorf("publishing: %w", errNotJoined)
 	}
-	// The library takes a message for nobody without a word, and remembers it: it could not be published
-	// again once somebody comes.
-	if len(t.topic.ListPeers()) == 0 {
+	id := t.messageID(sealed)
+	t.mu.Lock()
+	joined, alone := t.deliver != nil, t.tree.Peers() == 0
+	said := joined && !alone && t.tree.Publish(time.Now(), id, t.key, sealed)
+	g.schedule(t)
+	t.mu.Unlock()
+	switch {
+	case !joined:
+		return fmt.Errorf("publishing: %w", errNotJoined)
+	case alone:
 		return fmt.Errorf("publishing: %w", chat.ErrUnreachable)
-	}
-	if err := t.topic.Publish(ctx, sealed); err != nil {
-		return fmt.Errorf("publishing: %w", err)
+	case said:
+		g.counters.took(string(id[:]), g.self)
 	}
 	g.counters.published.Add(1)
 	return nil
 }
 
 // Subscribed says whether a peer is handed what passes in a topic: it has subscribed, and there is a stream to
-// it. The library takes messages for a stream that it still opens, and drops them if it fails. It implements
-// relay.Forwarder.
-func (g *gossip) Subscribed(topic wire.TopicKey, p peer.ID) bool { return g.filter.has(p, topic) }
+// it. It implements relay.Forwarder.
+func (g *gossip) Subscribed(topic wire.TopicKey, p peer.ID) bool {
+	t := g.topic(topic)
+	if t == nil || !g.filter.has(p, topic) {
+		return false
+	}
+	t.mu.Lock()
+	_, member := t.members[p]
+	t.mu.Unlock()
+	return member && g.linked(p)
+}
 
 // Pass publishes a checked sealed event of a forwarded topic that came by another way than gossip. What
-// gossip has had already is left alone by the library. It implements relay.Forwarder.
-func (g *gossip) Pass(ctx context.Context, s *wire.Sealed) error {
-	g.mu.RLock()
-	t := g.topics[s.Topic]
-	forwarded := t != nil && t.forwards > 0
-	g.mu.RUnlock()
-	if !forwarded || (g.admit != nil && !g.admit(s.Topic, len(s.Bytes()))) {
+// gossip has had already is left alone. It implements relay.Forwarder.
+func (g *gossip) Pass(_ context.Context, s *wire.Sealed) error {
+	t := g.topic(s.Topic)
+	if t == nil || (g.admit != nil && !g.admit(s.Topic, len(s.Bytes()))) {
 		return nil
 	}
-	if err := t.topic.Publish(ctx, s.Bytes()); err != nil {
-		return fmt.Errorf("passing an event on: %w", err)
+	id := t.messageID(s.Bytes())
+	t.mu.Lock()
+	said := !t.closed && t.tree.Publish(time.Now(), id, t.key, s.Bytes())
+	g.schedule(t)
+	t.mu.Unlock()
+	if said {
+		g.counters.took(string(id[:]), g.self)
 	}
 	return nil
 }
@@ -442,18 +409,16 @@ func (g *gossip) Peers(topic wire.TopicKey) []wire.DeviceID {
 // peers lists everybody who takes part in a joined topic and is connected, relays included. It is asked
 // for every room every second: the library would stop its loop for each, and wake two threads.
 func (g *gossip) peers(topic wire.TopicKey) []peer.ID {
-	g.mu.RLock()
-	var room *gossipRoom
-	if t := g.topics[topic]; t != nil {
-		room = t.room
-	}
-	g.mu.RUnlock()
-	if room == nil {
+	t := g.topic(topic)
+	if t == nil {
 		return nil
 	}
-	room.mu.Lock()
-	defer room.mu.Unlock()
-	return slices.Collect(maps.Keys(room.members))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.deliver == nil {
+		return nil
+	}
+	return slices.Collect(maps.Keys(t.members))
 }
 
 // joined lists the topics of this device's rooms.
@@ -462,83 +427,11 @@ func (g *gossip) joined() []wire.TopicKey {
 	defer g.mu.RUnlock()
 	out := make([]wire.TopicKey, 0, len(g.topics))
 	for key, t := range g.topics {
-		if t.room != nil {
+		t.mu.Lock()
+		if t.deliver != nil {
 			out = append(out, key)
 		}
+		t.mu.Unlock()
 	}
 	return out
-}
-
-// topicFilter admits subscriptions to topics of our form only, and so many for each peer.
-type topicFilter struct {
-	max int
-
-	mu      sync.Mutex // guards all below
-	peers   map[peer.ID]map[wire.TopicKey]struct{}
-	streams map[peer.ID]struct{} // to whom a stream is open
-}
-
-var _ pubsub.SubscriptionFilter = (*topicFilter)(nil)
-
-func newTopicFilter(most int) *topicFilter {
-	return &topicFilter{max: most, peers: make(map[peer.ID]map[wire.TopicKey]struct{}), streams: make(map[peer.ID]struct{})}
-}
-
-// CanSubscribe implements pubsub.SubscriptionFilter.
-func (*topicFilter) CanSubscribe(topic string) bool {
-	_, err := wire.ParseTopic(topic)
-	return err == nil
-}
-
-// FilterIncomingSubscriptions implements pubsub.SubscriptionFilter. What is over the limit is
-// dropped, not punished: a relay's list may well be long.
-func (f *topicFilter) FilterIncomingSubscriptions(from peer.ID, subs []*pb.RPC_SubOpts) ([]*pb.RPC_SubOpts, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	have := f.peers[from]
-	if have == nil {
-		have = make(map[wire.TopicKey]struct{})
-		f.peers[from] = have
-	}
-	out := subs[:0]
-	for _, s := range subs {
-		key, err := wire.ParseTopic(s.GetTopicid())
-		if err != nil {
-			continue
-		}
-		if !s.GetSubscribe() {
-			delete(have, key)
-			out = append(out, s)
-			continue
-		}
-		if _, ok := have[key]; !ok && len(have) >= f.max {
-			continue
-		}
-		have[key] = struct{}{}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
-func (f *topicFilter) has(p peer.ID, topic wire.TopicKey) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, subscribed := f.peers[p][topic]
-	_, open := f.streams[p]
-	return subscribed && open
-}
-
-// open notes that there is a stream to a peer.
-func (f *topicFilter) open(p peer.ID) {
-	f.mu.Lock()
-	f.streams[p] = struct{}{}
-	f.mu.Unlock()
-}
-
-// forget drops what is known of a peer whose stream ended.
-func (f *topicFilter) forget(p peer.ID) {
-	f.mu.Lock()
-	delete(f.peers, p)
-	delete(f.streams, p)
-	f.mu.Unlock()
 }

@@ -21,6 +21,7 @@ const (
 	dmStreamsPerPeer   = 8
 	syncStreamsPerPeer = 4
 	fileStreamsPerPeer = 4
+	treeStreamsPerPeer = 4 // one, and those it replaces
 )
 
 // connGrace is how long the connection manager leaves a new connection alone: long enough for its
@@ -83,6 +84,7 @@ func newResourceManager(c Connections) (network.ResourceManager, error) {
 			dmProtocol:   streamLimit(dmStreamsPerPeer),
 			syncProtocol: streamLimit(syncStreamsPerPeer),
 			fileProtocol: streamLimit(fileStreamsPerPeer),
+			treeProtocol: streamLimit(treeStreamsPerPeer),
 		},
 	}
 	limiter := rcmgr.NewFixedLimiter(partial.Build(base))

@@ -1,36 +1,30 @@
 package node
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/starling-chat/starling/chat"
 	"github.com/starling-chat/starling/chat/chattest"
 	"github.com/starling-chat/starling/chat/wire"
+	"github.com/starling-chat/starling/node/plumtree"
 )
 
-// neighbour is a topic layer alone, ours or a stranger's, that counts what happens to it.
+// neighbour is our topic layer alone, on a host of its own.
 type neighbour struct {
 	host   host.Host
-	gossip *gossip       // nil: a stranger's
-	topic  *pubsub.Topic // of a stranger
+	gossip *gossip
 	heard  atomic.Int64
-	grafts atomic.Int64 // by others or by itself; a stranger's only
-	prunes atomic.Int64 // by others; a stranger's only
-
-	mu    sync.Mutex // guards worst
-	worst map[peer.ID]float64
 }
 
 // ours makes a neighbour that is as honest as we are.
@@ -42,17 +36,10 @@ func ours(t *testing.T, keys *wire.RoomKeys) *neighbour {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &neighbour{host: tcpHost(t), worst: make(map[peer.ID]float64)}
+	n := &neighbour{host: tcpHost(t)}
 	g := newGossip(p, n.host.ID())
 	g.isRelay = func(peer.ID) bool { return false }
 	g.hooks = roomHooks{joined: func(*wire.RoomKeys) {}, left: func(wire.TopicKey) {}, member: func(wire.TopicKey, peer.ID) {}}
-	g.inspect = func(scores map[peer.ID]float64) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		for p, s := range scores {
-			n.worst[p] = min(n.worst[p], s)
-		}
-	}
 	n.gossip = g
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan struct{}), make(chan error, 1)
@@ -70,57 +57,127 @@ func ours(t *testing.T, keys *wire.RoomKeys) *neighbour {
 	return n
 }
 
-// strange makes a neighbour that speaks the protocol and obeys nothing else.
-func strange(t *testing.T, keys *wire.RoomKeys) *neighbour {
+// say has an honest neighbour publish something, and returns once others have heard it.
+func (n *neighbour) say(t *testing.T, keys *wire.RoomKeys, text string, others ...*neighbour) {
 	t.Helper()
-	n := &neighbour{host: tcpHost(t)}
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(cancel)
-	ps, err := pubsub.NewGossipSub(
-		ctx, n.host, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
-		pubsub.WithMessageIdFn(messageID), pubsub.WithFloodPublish(true), pubsub.WithRawTracer(&strangeTracer{n: n}),
-	)
-	if err != nil {
+	var before []int64
+	for _, o := range others {
+		before = append(before, o.heard.Load())
+	}
+	if err := n.gossip.Publish(t.Context(), keys.Topic, chattest.SealText(t, keys, time.Now(), text).Bytes()); err != nil {
 		t.Fatal(err)
 	}
-	if n.topic, err = ps.Join(wire.Topic(keys.Topic)); err != nil {
-		t.Fatal(err)
+	for i, o := range others {
+		until(t, 10*time.Second, "what an honest one says is heard", func() bool { return o.heard.Load() == before[i]+1 })
 	}
-	if _, err := n.topic.Subscribe(); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
-
-type strangeTracer struct {
-	gossipCounters
-	n *neighbour
-}
-
-func (s *strangeTracer) OnNewOutboundStream(peer.ID, protocol.ID) {}
-func (s *strangeTracer) OnClosedOutboundStream(peer.ID)           {}
-func (s *strangeTracer) Graft(peer.ID, string)                    { s.n.grafts.Add(1) }
-func (s *strangeTracer) Prune(peer.ID, string)                    { s.n.prunes.Add(1) }
 
 func (n *neighbour) meet(t *testing.T, other *neighbour) {
 	t.Helper()
-	if err := n.host.Connect(t.Context(), peer.AddrInfo{ID: other.host.ID(), Addrs: other.host.Addrs()}); err != nil {
-		t.Fatal(err)
-	}
+	connect(t, n.host, other.host)
 	until(t, 10*time.Second, "both know that the other takes part", func() bool {
-		return n.knows(other) && other.knows(n)
+		return n.knows(other.host) && other.knows(n.host)
 	})
 }
 
-func (n *neighbour) knows(other *neighbour) bool {
-	if n.gossip != nil {
-		n.gossip.mu.RLock()
-		defer n.gossip.mu.RUnlock()
-		for _, t := range n.gossip.topics {
-			return slices.Contains(t.topic.ListPeers(), other.host.ID())
+func connect(t *testing.T, a, b host.Host) {
+	t.Helper()
+	if err := a.Connect(t.Context(), peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// knows says whether a stream to a member stands.
+func (n *neighbour) knows(other host.Host) bool {
+	for _, topic := range n.gossip.joined() {
+		return n.gossip.Subscribed(topic, other.ID())
+	}
+	return false
+}
+
+// stranger speaks the protocol and obeys nothing.
+type stranger struct {
+	host host.Host
+	to   *neighbour
+	keys *wire.RoomKeys
+	out  network.Stream
+	got  [8]atomic.Int64 // frames by kind
+}
+
+// strange makes a stranger that takes part in a room beside an honest node.
+func strange(t *testing.T, keys *wire.RoomKeys, to *neighbour) *stranger {
+	t.Helper()
+	s := &stranger{host: tcpHost(t), to: to, keys: keys}
+	s.host.SetStreamHandler(treeProtocol, func(st network.Stream) {
+		defer st.Close()
+		for in := bufio.NewReader(st); ; {
+			raw, err := readTreeFrame(st, in)
+			if err != nil {
+				return
+			}
+			if f, err := plumtree.ParseFrame(raw[plumtree.Prefix:]); err == nil {
+				s.got[f.Kind].Add(1)
+			}
+		}
+	})
+	subscribe(t, s.host, keys)
+	connect(t, s.host, to.host)
+	until(t, 10*time.Second, "the stranger is taken in", func() bool { return to.knows(s.host) })
+	return s
+}
+
+// subscribe makes a host say that it takes part in a room.
+func subscribe(t *testing.T, h host.Host, keys *wire.RoomKeys) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	ps, err := pubsub.NewPubSub(ctx, h, subscriptions{newTopicFilter(8)}, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor())
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic, err := ps.Join(wire.Topic(keys.Topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := topic.Relay(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// write sends frames on one stream, a new one if there is none.
+func (s *stranger) write(t *testing.T, frames ...[]byte) {
+	t.Helper()
+	var err error
+	if s.out == nil {
+		if s.out, err = s.host.NewStream(t.Context(), s.to.host.ID(), treeProtocol); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return slices.Contains(n.topic.ListPeers(), other.host.ID())
+	for _, f := range frames {
+		if _, err := s.out.Write(f); err != nil {
+			return // it is not read any more
+		}
+	}
+}
+
+// refused waits until the stream is cut off.
+func (s *stranger) refused(t *testing.T) {
+	t.Helper()
+	if err := s.out.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.out.Read(make([]byte, 1)); !errors.Is(err, network.ErrReset) {
+		t.Fatalf("the stream ended with %v, want a reset", err)
+	}
+	s.out = nil
+}
+
+func (s *stranger) message(data []byte) []byte {
+	return plumtree.MessageFrame(s.keys.Topic, 0, nil, data)
+}
+
+func (s *stranger) truth(t *testing.T, text string) []byte {
+	return s.message(chattest.SealText(t, s.keys, time.Now(), text).Bytes())
 }
 
 func testRoom(t *testing.T) *wire.RoomKeys {
@@ -132,95 +189,94 @@ func testRoom(t *testing.T) *wire.RoomKeys {
 	return keys
 }
 
-// Who sends what no honest node sends loses its place in the mesh with the first message, and is not heard
-// at all after a few; who is honest never has a bad score, be it silent or talkative.
+// Who sends what no honest node sends loses its eager link with the first message, and is not heard at all
+// after a few; who is honest never has a bad score, be it silent or talkative.
 func TestScoreOfInvalidMessages(t *testing.T) {
 	keys := testRoom(t)
-	me, quiet, talker, bad := ours(t, keys), ours(t, keys), ours(t, keys), strange(t, keys)
-	for _, n := range []*neighbour{quiet, talker, bad} {
-		n.meet(t, me)
+	me, quiet, talker := ours(t, keys), ours(t, keys), ours(t, keys)
+	quiet.meet(t, me)
+	talker.meet(t, me)
+	bad := strange(t, keys, me)
+	for i := range 20 {
+		talker.say(t, keys, fmt.Sprint(i), me, quiet)
 	}
-	until(t, 10*time.Second, "the bad one is in the mesh", func() bool { return bad.grafts.Load() > 0 })
-	speak := func(n *neighbour, texts int) {
-		t.Helper()
-		heard := me.heard.Load()
-		for i := range texts {
-			if err := n.gossip.Publish(t.Context(), keys.Topic, chattest.SealText(t, keys, time.Now(), fmt.Sprint(i)).Bytes()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		until(t, 10*time.Second, "what an honest one says is heard", func() bool { return me.heard.Load() == heard+int64(texts) })
-	}
-	lie := func(i int) {
-		t.Helper()
-		if err := bad.topic.Publish(t.Context(), []byte(fmt.Sprint("no event ", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	speak(talker, 20)
-	lie(0)
-	until(t, 10*time.Second, "the bad one is pruned", func() bool { return bad.prunes.Load() > 0 })
-	rejected := &me.gossip.counters.rejected
-	for i := 1; i < 3; i++ {
-		lie(i)
-		until(t, 10*time.Second, "the lie is counted", func() bool { return rejected.Load() >= uint64(i+1) })
-	}
+	lie := func(i int) []byte { return bad.message([]byte(fmt.Sprint("no event ", i))) }
+	bad.write(t, lie(0))
+	until(t, 10*time.Second, "the bad one is pruned", func() bool { return bad.got[plumtree.KindPrune].Load() > 0 })
+	bad.write(t, plumtree.ControlFrame(plumtree.KindGraft, keys.Topic, nil))
+	until(t, 10*time.Second, "its graft is refused", func() bool { return bad.got[plumtree.KindPrune].Load() > 1 })
+	bad.write(t, bad.truth(t, "for once the truth"))
+	until(t, 10*time.Second, "what is true is heard even so", func() bool { return me.heard.Load() == 21 })
+	bad.write(t, lie(1), lie(2), bad.truth(t, "too late"))
+	bad.refused(t)
 	// From now on it is not even read, whatever it says.
-	heard := me.heard.Load()
-	for i := range 5 {
-		lie(100 + i)
-		if err := bad.topic.Publish(t.Context(), chattest.SealText(t, keys, time.Now(), "for once the truth").Bytes()); err != nil {
-			t.Fatal(err)
-		}
+	for i := range 3 {
+		bad.write(t, lie(100+i), bad.truth(t, "for once the truth"))
+		bad.refused(t)
 	}
-	speak(talker, 20)
-	if got := me.heard.Load() - heard; got != 20 {
-		t.Errorf("%d messages came through, want those 20 of the honest one", got)
+	for i := range 20 {
+		talker.say(t, keys, fmt.Sprint(100+i), me, quiet)
 	}
-	if n := rejected.Load(); n != 3 {
+	if got := me.heard.Load(); got != 41 {
+		t.Errorf("%d messages came through, want 40 of the honest one and one of the other", got)
+	}
+	if n := me.gossip.counters.rejected.Load(); n != 3 {
 		t.Errorf("%d invalid messages were looked at, want 3", n)
 	}
-	until(t, 10*time.Second, "the scores were looked at", func() bool {
-		me.mu.Lock()
-		defer me.mu.Unlock()
-		return me.worst[bad.host.ID()] <= scoreGraylist
-	})
-	me.mu.Lock()
-	defer me.mu.Unlock()
+	now := time.Now()
+	if s := me.gossip.scores.score(bad.host.ID(), now); s > scoreGraylist {
+		t.Errorf("the bad one has a score of %v", s)
+	}
 	for _, n := range []*neighbour{quiet, talker} {
-		if w := me.worst[n.host.ID()]; w < 0 {
-			t.Errorf("an honest one had a score of %v", w)
+		if s := me.gossip.scores.score(n.host.ID(), now); s != 0 {
+			t.Errorf("an honest one has a score of %v", s)
 		}
 	}
 }
 
-// Who never passes anything on makes room when a mesh is over its size, and those who did stay; none of them
-// is punished for being one too many.
-func TestScoreOfTheSilent(t *testing.T) {
-	keys := testRoom(t)
-	me, silent := ours(t, keys), strange(t, keys)
-	silent.meet(t, me)
-	until(t, 10*time.Second, "the silent one is in the mesh", func() bool { return silent.grafts.Load() > 0 })
-	high := pubsub.DefaultGossipSubParams().Dhi
-	var honest []*neighbour
-	for i := range high + 2 {
-		n := strange(t, keys)
-		n.meet(t, me)
-		honest = append(honest, n)
-		if err := n.topic.Publish(t.Context(), chattest.SealText(t, keys, time.Now(), "hello").Bytes()); err != nil {
-			t.Fatal(err)
-		}
-		until(t, 10*time.Second, "it is heard", func() bool { return me.heard.Load() == int64(i+1) })
+// Scores fall off with time, are kept across a reconnect, and are bounded; who breaks promises loses its
+// eager links and is heard all the same.
+func TestStandings(t *testing.T) {
+	var s standings
+	now := time.Unix(1e9, 0)
+	s.invalid("bad", now)
+	if v := s.score("bad", now); v >= 0 || v <= scoreGraylist {
+		t.Errorf("one invalid message makes %v", v)
 	}
-	until(t, 20*time.Second, "the silent one makes room", func() bool { return silent.prunes.Load() > 0 })
-	me.mu.Lock()
-	defer me.mu.Unlock()
-	for id, w := range maps.All(me.worst) {
-		if w < 0 {
-			t.Errorf("%s had a score of %v", id, w)
+	s.invalid("bad", now)
+	s.invalid("bad", now)
+	if v := s.score("bad", now); v > scoreGraylist {
+		t.Errorf("three invalid messages make %v", v)
+	}
+	if v := s.score("bad", now.Add(scoreForgive)); v <= -1 {
+		t.Errorf("after ten quiet minutes %v is left", v)
+	}
+	if v := s.score("bad", now.Add(scoreRetain)); v != 0 || len(s.peers) != 0 {
+		t.Errorf("%v is never forgotten", v)
+	}
+	for i := range 100 {
+		s.broken("liar", now.Add(time.Duration(i)*10*time.Millisecond))
+	}
+	if v := s.score("liar", now); v != 0 {
+		t.Errorf("a second of congestion costs %v", v)
+	}
+	for i := range 1000 {
+		now = now.Add(promisePause)
+		s.broken("liar", now)
+		if v := s.score("liar", now); v <= scoreGraylist {
+			t.Fatalf("%d broken promises make %v: nothing it sends is read", i, v)
 		}
 	}
-	if len(honest) < high {
-		t.Fatal("the mesh was never over its size")
+	if v := s.score("liar", now); v >= 0 {
+		t.Errorf("a thousand broken promises cost %v", v)
+	}
+	for i := range 2 * scorePeers {
+		s.invalid(peer.ID(fmt.Sprint(i)), now.Add(time.Duration(i)))
+	}
+	if len(s.peers) != scorePeers {
+		t.Errorf("%d peers are remembered", len(s.peers))
+	}
+	if v := s.score(peer.ID(fmt.Sprint(2*scorePeers-1)), now.Add(time.Minute)); v >= 0 {
+		t.Error("the latest fault was forgotten")
 	}
 }

@@ -43,8 +43,8 @@ func TestSimulateHundred(t *testing.T) {
 	if r.Hops < 1 || r.MaxHops > 12 {
 		t.Errorf("%.2f hops, at most %d", r.Hops, r.MaxHops)
 	}
-	// gossipsub's mesh of 6 makes 6 copies; 12 would be flooding.
-	if r.Copies < 1 || r.Copies > 9 {
+	// A mesh of four makes 3.2 copies, a tree alone 1, and what authors hand out themselves a quarter.
+	if r.Copies < 1 || r.Copies > 1.5 {
 		t.Errorf("%.2f copies for each message at each node", r.Copies)
 	}
 }
