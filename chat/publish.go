@@ -39,12 +39,12 @@ type publisher struct {
 	heard  map[wire.DeviceID]*reportTo
 
 	// See standing.go.
-	unstored  []outgoing               // published, and nobody is known to keep them yet; oldest first
-	owed      map[wire.DeviceID]bool   // authors to be told what is kept of theirs
-	told      map[wire.DeviceID]uint64 // the newest number they were told of
-	signed    map[wire.DeviceID]uint64 // the newest own number that a neighbour signed for
-	confirmed time.Time                // when a mirror was last asked
-	looks     float64                  // frames that may be looked at
+	unstored  []outgoing                // published, and nobody is known to keep them yet; oldest first
+	owed      map[wire.DeviceID]bool    // authors to be told what is kept of theirs
+	told      map[wire.DeviceID]stretch // the numbers they were told of last
+	signed    map[wire.DeviceID]uint64  // the newest own number that a neighbour signed for
+	confirmed time.Time                 // when a mirror was last asked
+	looks     float64                   // frames that may be looked at
 	looked    time.Time
 }
 
@@ -111,7 +111,7 @@ func newPublisher(r *room) *publisher {
 	return &publisher{
 		r: r, signal: make(chan struct{}, 1),
 		acked: make(map[wire.DeviceID]*progressOf), heard: make(map[wire.DeviceID]*reportTo),
-		owed: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]uint64),
+		owed: make(map[wire.DeviceID]bool), told: make(map[wire.DeviceID]stretch),
 		signed: make(map[wire.DeviceID]uint64),
 	}
 }

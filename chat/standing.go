@@ -315,6 +315,9 @@ func (p *publisher) oweDevice(dev wire.DeviceID) {
 	}
 }
 
+// stretch is device sequence numbers, both included.
+type stretch struct{ from, to uint64 }
+
 // settle tells authors that are connected what of theirs is kept here. It runs once a second.
 func (p *publisher) settle(around map[wire.DeviceID]bool) {
 	r := p.r
@@ -334,9 +337,9 @@ func (p *publisher) settle(around map[wire.DeviceID]bool) {
 		}
 		r.mu.RUnlock()
 		p.mu.Lock()
-		again := p.told[dev] == to
+		again := p.told[dev] == stretch{from, to} // older ones may have come since, by sync
 		if ok && !again && len(p.told) < maxReporting {
-			p.told[dev] = to
+			p.told[dev] = stretch{from, to}
 		}
 		p.mu.Unlock()
 		if ok && !again && !r.s.people.blocked(author) {
