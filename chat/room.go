@@ -214,6 +214,13 @@ func (r *room) loadTracker(ctx context.Context) (*tracker, error) {
 // replay takes in records that are in the stream and not in the state: those that the store put back
 // from its journal after damage.
 func (r *room) replay(ctx context.Context) error {
+	info, err := r.s.store.Info(ctx, r.stream)
+	if err != nil {
+		return err
+	}
+	if info.Arrival <= r.state.Arrival {
+		return nil
+	}
 	for {
 		var list []arrival
 		for rec, err := range r.s.store.ScanArrival(ctx, r.stream, r.state.Arrival, batchEvents) {

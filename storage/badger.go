@@ -84,6 +84,9 @@ func openBadger(o badger.Options, gate *roomGate) (e *badgerEngine, err error) {
 		return nil, notWritable(err)
 	}
 	gate.memSize = o.MemTableSize
+	if n, err := lastLog(o.Dir); err == nil {
+		gate.found = int64(n)
+	}
 	gate.register()
 	db, err := badger.Open(o)
 	if err != nil {

@@ -42,30 +42,39 @@ func (g *roomGate) unregister() { gates.CompareAndDelete(g.dir, g) }
 // mapWithBlocks maps a file. If it belongs to an engine and may be written, it
 // has its blocks first.
 func mapWithBlocks(addr, length uintptr, prot, flags, fd int, offset int64) (uintptr, error) {
+	fresh := false
 	if flags&unix.MAP_SHARED != 0 && prot&unix.PROT_WRITE != 0 && fd >= 0 {
-		if err := allocateMapped(fd, int64(length)); err != nil {
+		var err error
+		if fresh, err = allocateMapped(fd, int64(length)); err != nil {
 			return 0, err
 		}
 	}
-	return plainMmap(addr, length, prot, flags, fd, offset)
+	at, err := plainMmap(addr, length, prot, flags, fd, offset)
+	if fresh && err == nil {
+		// Where nothing was written there is nothing to read ahead, and to clear: up to
+		// megabytes at the first byte. An error costs just that.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, at, length, unix.MADV_RANDOM)
+	}
+	return at, err
 }
 
-func allocateMapped(fd int, size int64) error {
+// allocateMapped also tells whether the file is a log that has just been made.
+func allocateMapped(fd int, size int64) (fresh bool, err error) {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
-		return nil // no /proc: the thresholds have to do
+		return false, nil // no /proc: the thresholds have to do
 	}
 	v, ok := gates.Load(filepath.Dir(path))
 	if !ok {
-		return nil
+		return false, nil
 	}
 	g := v.(*roomGate)
 	bytes, wait := g.want(path, size)
 	if !wait {
-		return allocateBlocks(fd, bytes)
+		return g.fresh(path), allocateBlocks(fd, bytes)
 	}
 	g.await(func() error { return allocateBlocks(fd, bytes) })
-	return nil
+	return false, nil
 }
 
 // allocateBlocks gives the first bytes of a file their blocks if it has not as

@@ -2,9 +2,9 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +24,7 @@ type roomGate struct {
 	dir     string
 	free    func() (free uint64, known bool)
 	memSize int64 // Badger's MemTableSize
+	found   int64 // number of the last log that was there before Badger was opened; 0 without any
 	log     *slog.Logger
 	intact  func() error // checks the tables that nobody has read since they were closed, and says whether they are damaged
 
@@ -60,8 +61,7 @@ func (g *roomGate) logRoom() int64 { return g.memSize + g.memSize/4 }
 func (g *roomGate) want(path string, size int64) (bytes int64, wait bool) {
 	switch filepath.Ext(path) {
 	case logExt:
-		var n int64
-		if _, err := fmt.Sscanf(filepath.Base(path), "%d"+logExt, &n); err == nil {
+		if n, ok := logNumber(path); ok {
 			g.newest.Store(max(n, g.newest.Load())) // one is made at a time
 		}
 		return min(size, g.logRoom()), false // Badger holds a lock that readers need
@@ -69,6 +69,18 @@ func (g *roomGate) want(path string, size int64) (bytes int64, wait bool) {
 		return size, true
 	}
 	return size, false
+}
+
+// fresh tells whether a file is a log that was not there when the engine was opened.
+func (g *roomGate) fresh(path string) bool {
+	n, ok := logNumber(path)
+	return ok && n > g.found
+}
+
+func logNumber(path string) (n int64, ok bool) {
+	name, ok := strings.CutSuffix(filepath.Base(path), logExt)
+	n, err := strconv.ParseInt(name, 10, 64)
+	return n, ok && err == nil
 }
 
 // await returns once try succeeds. An engine that nobody waits for any more

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/starling-chat/starling/chat"
@@ -121,9 +122,9 @@ const stopGrace = 2 * time.Second
 // Server serves the API. Its handler is safe for concurrent use.
 type Server struct {
 	cfg     Config
-	handler http.Handler
-	streams chan struct{} // one token for each event stream or batch
-	closing chan struct{} // closed when Run ends: streams end, calls have their grace
+	handler func() http.Handler // makes the routes when the first request comes: milliseconds
+	streams chan struct{}       // one token for each event stream or batch
+	closing chan struct{}       // closed when Run ends: streams end, calls have their grace
 }
 
 // New makes a server; it neither listens nor starts anything.
@@ -140,12 +141,12 @@ func New(cfg Config) (*Server, error) {
 		streams: make(chan struct{}, cfg.Limits.Streams),
 		closing: make(chan struct{}),
 	}
-	s.handler = s.routes()
+	s.handler = sync.OnceValue(s.routes)
 	return s, nil
 }
 
 // ServeHTTP answers one request, whatever it came over.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler().ServeHTTP(w, r) }
 
 // Run serves ln, for instance a [Listener], until ctx ends, and closes it. It returns nil after a
 // cancel, when every call ended or was cut off after a grace of two seconds. It may be called once.
