@@ -123,9 +123,9 @@ func TestCostOfRoomMessage(t *testing.T) {
 	}
 	const (
 		count      = 1000
-		mostObject = 420    // 288 measured
-		mostBytes  = 95_000 // 61,000 measured, most of them the store's
-		mostCPU    = 25     // verifications; 6 to 8 measured, of which it verifies two and signs two
+		mostObject = 390    // 257 measured
+		mostBytes  = 76_000 // 50,000 measured, most of them the store's
+		mostCPU    = 20     // verifications; 3 to 6 measured, of which it verifies two and signs two
 	)
 	n := chattest.New(t, 3)
 	ada, bob := n.Node("ada"), n.Node("bob")

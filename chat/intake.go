@@ -70,37 +70,17 @@ const gatherTime = 20 * time.Millisecond
 
 // receive takes an event from the queue with whatever waits behind it.
 func (r *room) receive(ctx context.Context, first incoming) {
+	r.gather(ctx)
 	batch := []incoming{first}
 	size := len(first.sealed.Bytes())
 	defer func() {
 		r.waiting.Add(int64(-size))
 		r.taken = time.Now()
 	}()
-	var more <-chan time.Time
-	if rest := gatherTime - time.Since(r.taken); rest > 0 {
-		more = time.After(rest)
-	}
-collect:
-	for len(batch) < batchEvents && size < batchBytes {
-		select {
-		case in := <-r.incoming:
-			batch = append(batch, in)
-			size += len(in.sealed.Bytes())
-			continue
-		default:
-		}
-		if more == nil {
-			break
-		}
-		select {
-		case in := <-r.incoming:
-			batch = append(batch, in)
-			size += len(in.sealed.Bytes())
-		case <-more:
-			break collect
-		case <-ctx.Done():
-			break collect
-		}
+	for len(batch) < batchEvents && size < batchBytes && len(r.incoming) > 0 {
+		in := <-r.incoming // nobody else takes from it
+		batch = append(batch, in)
+		size += len(in.sealed.Bytes())
 	}
 	list, err := r.sift(ctx, batch)
 	if err == nil {
@@ -116,6 +96,32 @@ collect:
 	}
 	r.pub.received(list)
 }
+
+// gather lets events wait in the queue, without a look at each, until gatherTime after the last batch or until
+// there are enough.
+func (r *room) gather(ctx context.Context) {
+	rest := gatherTime - time.Since(r.taken)
+	if rest <= 0 {
+		return
+	}
+	select {
+	case <-r.crowded: // said of a batch before
+	default:
+	}
+	if len(r.incoming) >= r.crowd() {
+		return
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.crowded:
+	case <-ctx.Done():
+	}
+}
+
+// crowd is how many events in the queue are enough for a batch.
+func (r *room) crowd() int { return min(batchEvents-1, max(1, cap(r.incoming)/2)) }
 
 // sift drops what is known, puts aside what is early, and opens and verifies the rest.
 func (r *room) sift(ctx context.Context, batch []incoming) ([]arrival, error) {

@@ -24,6 +24,7 @@ type room struct {
 	log     *slog.Logger
 
 	incoming chan incoming
+	crowded  chan struct{} // there is enough in incoming for a batch; capacity 1
 	submits  chan *Submission
 	calls    chan func()
 	pub      *publisher
@@ -92,6 +93,7 @@ func (s *Service) openRoom(ctx context.Context, id wire.RoomID, row roomRow) (*r
 	r := &room{
 		s: s, id: id, row: row, private: row.Access == AccessPrivate, log: s.log,
 		incoming: make(chan incoming, s.cfg.Limits.IncomingQueue),
+		crowded:  make(chan struct{}, 1),
 		submits:  make(chan *Submission, s.cfg.Limits.SubmitQueue),
 		calls:    make(chan func(), callQueue),
 		limiter:  newLimiter(s.cfg.Limits),
@@ -308,6 +310,12 @@ func (r *room) offer(in incoming) bool {
 	if r.waiting.Add(size) <= incomingBytes {
 		select {
 		case r.incoming <- in:
+			if len(r.incoming) >= r.crowd() {
+				select {
+				case r.crowded <- struct{}{}:
+				default:
+				}
+			}
 			return true
 		default:
 		}

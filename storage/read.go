@@ -89,12 +89,18 @@ func (s *Store) recordAt(snap snapshot, stream StreamID, p Position) (Record, er
 // looked up in one snapshot.
 func (s *Store) Has(ctx context.Context, ids []ID) ([]bool, error) {
 	out := make([]bool, len(ids))
+	maybe := make([]int, 0, len(ids))
+	for i, id := range ids {
+		if !s.absent(id) {
+			maybe = append(maybe, i)
+		}
+	}
+	if len(maybe) == 0 { // what is new mostly is: a snapshot costs more than all of this
+		return out, s.check(ctx)
+	}
 	err := s.view(ctx, func(snap snapshot) error {
-		for i, id := range ids {
-			if s.absent(id) {
-				continue
-			}
-			b, err := snap.get(idKey(id))
+		for _, i := range maybe {
+			b, err := snap.get(idKey(ids[i]))
 			if err != nil {
 				return err
 			}
