@@ -10,10 +10,35 @@ import (
 // missing is a message that was announced.
 type missing struct {
 	id    ID
-	from  []Peer // announcers that were not asked yet, in order
-	asked Peer   // "": nobody
-	at    time.Time
+	from  []Peer    // announcers that were not asked yet, in order
+	asked Peer      // "": nobody
+	since time.Time // it was announced first
+	at    time.Time // when to ask
 	found bool
+}
+
+// lateness is by how much messages come later than their first announcement: its mean and mean deviation, as
+// TCP has them for its round trips. Where the tree is fast, what it lost is asked for soon.
+type lateness struct {
+	mean, deviation time.Duration
+	known           bool
+}
+
+func (l *lateness) add(d time.Duration) {
+	if !l.known {
+		*l = lateness{mean: d, deviation: d / 2, known: true}
+		return
+	}
+	l.deviation += ((d - l.mean).Abs() - l.deviation) / 4
+	l.mean += (d - l.mean) / 8
+}
+
+// patience is how long to wait for an announced message.
+func (l *lateness) patience() time.Duration {
+	if !l.known {
+		return GraftAfter
+	}
+	return min(max(GraftSoonest, l.mean+4*l.deviation), GraftLatest)
 }
 
 // fresh is a message that is not announced yet.
@@ -59,13 +84,16 @@ func (t *Tree) settleDebt(n *neighbour) {
 }
 
 // found ends the wait for an announced message.
-func (t *Tree) found(id ID) {
+func (t *Tree) found(now time.Time, id ID) {
 	m := t.missing[id]
 	if m == nil {
 		return
 	}
 	delete(t.missing, id)
 	m.found = true
+	if m.asked == "" { // otherwise nobody knows which way it came
+		t.late.add(now.Sub(m.since))
+	}
 	for _, p := range append(m.from, m.asked) {
 		t.release(p)
 	}
@@ -127,7 +155,7 @@ func (t *Tree) Have(now time.Time, from Peer, ids []ID) {
 			if len(t.missing) >= maxMissing {
 				return
 			}
-			m = &missing{id: id, at: now.Add(GraftAfter)}
+			m = &missing{id: id, since: now, at: now.Add(t.late.patience())}
 			t.missing[id] = m
 			t.first = append(t.first, m)
 		}

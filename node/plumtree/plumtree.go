@@ -54,10 +54,13 @@ type Config struct {
 const (
 	// AnnounceEvery is the least time between two announcements.
 	AnnounceEvery = 100 * time.Millisecond
-	// GraftAfter is how long an announced message may take by the eager links, and GraftAgain how long the
-	// answer to a graft, before the next announcer is grafted.
-	GraftAfter = 200 * time.Millisecond
-	GraftAgain = 400 * time.Millisecond
+	// GraftAfter is how long an announced message may take by the eager links while nothing is known of that,
+	// GraftSoonest and GraftLatest bound what is learnt; GraftAgain is how long the answer to a graft may take
+	// before the next announcer is grafted.
+	GraftAfter   = 200 * time.Millisecond
+	GraftSoonest = 120 * time.Millisecond
+	GraftLatest  = 400 * time.Millisecond
+	GraftAgain   = 400 * time.Millisecond
 	// KeepFor is how long a message is kept for those who graft.
 	KeepFor = 15 * time.Second
 	// SeenFor is how long a message is known again at least, unless there are more than MaxSeen.
@@ -104,6 +107,7 @@ type Tree struct {
 	missing map[ID]*missing
 	first   []*missing // not asked for yet, by time; and what was found meanwhile
 	again   []*missing // asked for, likewise
+	late    lateness
 
 	fresh     []fresh   // to be announced
 	owing     int       // neighbours with owed ids
@@ -204,7 +208,7 @@ func (t *Tree) Publish(now time.Time, id ID, topic [TopicSize]byte, data []byte)
 		return false
 	}
 	t.seen.add(id)
-	t.found(id)
+	t.found(now, id)
 	m := &Message{ID: id, Frame: MessageFrame(topic, 0, nil, data)}
 	t.keep(now, "", m)
 	if t.cfg.Cover == 0 {
@@ -261,7 +265,7 @@ func (t *Tree) Arrived(now time.Time, from Peer, id ID, wave uint8, direct bool)
 	}
 	if !t.seen.has(id) {
 		t.seen.add(id)
-		t.found(id)
+		t.found(now, id)
 		return true
 	}
 	n := t.byPeer[from]

@@ -249,3 +249,46 @@ func TestShapeRules(t *testing.T) {
 	r.Shape(r.now, "a", ID{9})
 	r.want(t, "any one after a while", "b shape 1", "c shape 1")
 }
+
+// How long an announced message is waited for is learnt from those that came by themselves, within bounds.
+func TestPatienceIsLearnt(t *testing.T) {
+	r := record(1, "a", "b")
+	number := byte(0)
+	come := func(late time.Duration) {
+		number++
+		id := ID{number}
+		r.Have(r.now, "b", []ID{id})
+		r.now = r.now.Add(late)
+		r.receive("a", id, 0)
+	}
+	if w := r.late.patience(); w != GraftAfter {
+		t.Errorf("waits %s while nothing is known", w)
+	}
+	for range 50 {
+		come(2 * time.Millisecond)
+	}
+	if w := r.late.patience(); w != GraftSoonest {
+		t.Errorf("waits %s where the tree is fast", w)
+	}
+	for range 50 {
+		come(150 * time.Millisecond)
+		come(190 * time.Millisecond)
+	}
+	if w := r.late.patience(); w < 200*time.Millisecond || w >= GraftLatest {
+		t.Errorf("waits %s where it takes 150 to 190 ms", w)
+	}
+	before := r.late
+	r.Have(r.now, "b", []ID{{200}})
+	r.now = r.now.Add(time.Second)
+	r.Tick(r.now)
+	r.receive("b", ID{200}, 0)
+	if r.late != before {
+		t.Error("what had to be asked for says something about the tree")
+	}
+	for range 50 {
+		r.late.add(time.Minute)
+	}
+	if w := r.late.patience(); w != GraftLatest {
+		t.Errorf("waits %s at most", w)
+	}
+}
