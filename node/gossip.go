@@ -12,7 +12,6 @@ import (
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/starling-chat/starling/chat"
@@ -72,7 +71,7 @@ type gossip struct {
 	linkMu sync.Mutex                      // guards all below
 	spawn  func(func(ctx context.Context)) // starts a goroutine that run waits for; nil before and after
 	links  map[peer.ID]*treeLink
-	in     map[peer.ID]network.Stream // from others
+	in     map[peer.ID]*inbound // from others
 }
 
 // gossipTopic is one topic: joined by chat, forwarded by the relay, or both.
@@ -106,7 +105,7 @@ func newGossip(p *plan, self peer.ID) *gossip {
 		filter:   newTopicFilter(p.Limits.Gossip.TopicsPerPeer),
 		topics:   make(map[wire.TopicKey]*gossipTopic),
 		links:    make(map[peer.ID]*treeLink),
-		in:       make(map[peer.ID]network.Stream),
+		in:       make(map[peer.ID]*inbound),
 	}
 }
 

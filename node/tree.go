@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -27,8 +28,8 @@ const (
 	treeService = "starling.tree"
 	// treeBuffer is what is read at once from a neighbour, in bytes.
 	treeBuffer = 8 << 10
-	// controlRate and controlBurst bound the frames without a message that a neighbour's stream may bring,
-	// a second and at once; what exceeds them is ignored.
+	// controlRate and controlBurst bound the frames without a message that a neighbour may send, a second and
+	// at once, on however many streams; what exceeds them is ignored.
 	controlRate  = 100
 	controlBurst = 400
 )
@@ -106,22 +107,41 @@ func (g *gossip) tick(t *gossipTopic) {
 	}
 }
 
+// inbound is what a neighbour writes on.
+type inbound struct {
+	stream  network.Stream // nil: none at the moment
+	control *rate.Limiter  // outlives streams until it is full again, so that a new one is no fresh start
+}
+
+// spent says whether anything is left to be remembered. The caller holds linkMu.
+func (i *inbound) spent() bool { return i.stream == nil && i.control.Tokens() >= controlBurst }
+
+// takeIn notes a neighbour's new stream, and returns the old one, or nil.
+func (g *gossip) takeIn(p peer.ID, s network.Stream) (i *inbound, old network.Stream) {
+	g.linkMu.Lock()
+	defer g.linkMu.Unlock()
+	if i = g.in[p]; i == nil {
+		maps.DeleteFunc(g.in, func(_ peer.ID, other *inbound) bool { return other.spent() })
+		i = &inbound{control: rate.NewLimiter(controlRate, controlBurst)}
+		g.in[p] = i
+	}
+	old, i.stream = i.stream, s
+	return i, old
+}
+
 // serveTree reads a neighbour's stream until it ends.
 func (g *gossip) serveTree(ctx context.Context, s network.Stream) {
 	p := s.Conn().RemotePeer()
-	g.linkMu.Lock()
-	old := g.in[p]
-	g.in[p] = s
-	g.linkMu.Unlock()
+	i, old := g.takeIn(p, s)
 	if old != nil {
 		_ = old.Reset() // it writes on one at a time
 	}
 	end := context.AfterFunc(ctx, func() { _ = s.Reset() })
-	err := g.readTree(s)
+	err := g.readTree(s, i.control)
 	end()
 	g.linkMu.Lock()
-	if g.in[p] == s {
-		delete(g.in, p)
+	if i.stream == s {
+		i.stream = nil
 	}
 	g.linkMu.Unlock()
 	if err != nil {
@@ -132,7 +152,7 @@ func (g *gossip) serveTree(ctx context.Context, s network.Stream) {
 	_ = s.Close()
 }
 
-func (g *gossip) readTree(s network.Stream) error {
+func (g *gossip) readTree(s network.Stream, control *rate.Limiter) error {
 	if err := s.Scope().SetService(treeService); err != nil {
 		return err
 	}
@@ -141,7 +161,6 @@ func (g *gossip) readTree(s network.Stream) error {
 	}
 	from := s.Conn().RemotePeer()
 	in := bufio.NewReaderSize(s, treeBuffer)
-	control := rate.NewLimiter(controlRate, controlBurst)
 	for {
 		frame, err := readTreeFrame(s, in)
 		if errors.Is(err, io.EOF) {
