@@ -121,6 +121,7 @@ func (t *Tree) announce(now time.Time) {
 		t.turn = t.cfg.Random.IntN(len(t.peers))
 	}
 	var ids []ID
+	var chosen []Peer
 	for i, told := 0, 0; i < len(t.peers) && told < t.cfg.Announce; i++ {
 		n := t.peers[(t.turn+i)%len(t.peers)]
 		ids = ids[:0]
@@ -131,10 +132,14 @@ func (t *Tree) announce(now time.Time) {
 		}
 		if len(ids) > 0 {
 			told++
+			chosen = append(chosen, n.peer)
 		}
 		for part := range slices.Chunk(ids, MaxHave) {
 			t.out.Control(n.peer, KindHave, part)
 		}
+	}
+	for k := range t.fresh {
+		t.remember(now, &repeat{fresh: t.fresh[k], told: slices.Clone(chosen)})
 	}
 	clear(t.fresh)
 	t.fresh = t.fresh[:0]
@@ -147,7 +152,11 @@ func (t *Tree) Have(now time.Time, from Peer, ids []ID) {
 		return
 	}
 	for _, id := range ids {
-		if t.seen.has(id) || t.refused.has(id) || n.promises >= maxPromises {
+		if t.seen.has(id) {
+			t.knows(n, id)
+			continue
+		}
+		if t.refused.has(id) || n.promises >= maxPromises {
 			continue
 		}
 		m := t.missing[id]

@@ -85,7 +85,7 @@ const (
 	maxMissing    = 1024
 	maxPromises   = 256
 	maxAnnouncers = 4
-	// maxFresh is how many ids wait for the next announcement.
+	// maxFresh is how many ids wait for the next announcement, and for the second one.
 	maxFresh = 512
 	// answerBurst and answersPerSecond bound the messages that one neighbour may have by grafts.
 	answerBurst      = 256
@@ -110,6 +110,8 @@ type Tree struct {
 	late    lateness
 
 	fresh     []fresh   // to be announced
+	repeats   []*repeat // to be announced once more, by time
+	repeated  map[ID]*repeat
 	owing     int       // neighbours with owed ids
 	announced time.Time // last
 	turn      int       // of the lazy neighbours
@@ -416,6 +418,9 @@ func (t *Tree) Next() time.Time {
 	if t.unannounced() {
 		sooner(t.announced.Add(AnnounceEvery))
 	}
+	if len(t.repeats) > 0 {
+		sooner(t.repeats[0].at.Add(RepeatAfter))
+	}
 	for _, queue := range []*[]*missing{&t.first, &t.again} {
 		if m := front(queue); m != nil {
 			sooner(m.at)
@@ -440,6 +445,9 @@ func (t *Tree) Next() time.Time {
 func (t *Tree) Tick(now time.Time) (broken []Peer) {
 	if t.unannounced() && now.Sub(t.announced) >= AnnounceEvery {
 		t.announce(now)
+	}
+	if len(t.repeats) > 0 && now.Sub(t.repeats[0].at) >= RepeatAfter {
+		t.announceAgain(now)
 	}
 	if t.lonely && now.Sub(t.rescued) >= rescueEvery {
 		t.lonely = false

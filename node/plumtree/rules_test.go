@@ -169,6 +169,55 @@ func TestWhoIsTold(t *testing.T) {
 	r.want(t, "to one whose link has become eager", "b have 1")
 }
 
+// Whom the first announcement did not reach the second one does, unless they turned out to know; and then it is
+// done with.
+func TestSecondAnnouncement(t *testing.T) {
+	r := record(1, "a", "b", "c", "d", "e", "f", "g")
+	r.receive("a", ID{1}, 0)
+	first := r.took()
+	if len(first) != 3 {
+		t.Fatalf("sent %q, want three announcements", first)
+	}
+	untold := slices.DeleteFunc([]string{"b", "c", "d", "e", "f", "g"}, func(p string) bool { return slices.Contains(first, p+" have 1") })
+	r.now = r.now.Add(RepeatAfter / 4)
+	r.receive("a", ID{2}, 0)
+	r.took()
+	r.now = r.now.Add(RepeatAfter / 4)
+	r.receive("a", ID{3}, 0)
+	r.took()
+	r.Have(r.now, Peer(untold[0]), []ID{{1}, {2}, {3}})
+	if next := r.Next(); !next.Equal(r.now.Add(RepeatAfter / 2)) {
+		t.Errorf("the next thing is due after %v", next.Sub(r.now))
+	}
+	r.now = r.now.Add(RepeatAfter / 2)
+	r.Tick(r.now)
+	got := r.took()
+	if slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, untold[0]) || strings.HasPrefix(s, "a ") }) {
+		t.Errorf("told who knows: %q", got)
+	}
+	for _, p := range untold[1:] {
+		if !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, p+" have") }) {
+			t.Errorf("%s was not told: %q", p, got)
+		}
+	}
+	r.now = r.now.Add(RepeatAfter)
+	r.Tick(r.now)
+	r.want(t, "all was announced twice")
+	if len(r.repeats)+len(r.repeated) != 0 {
+		t.Errorf("%d are still to be announced", len(r.repeats))
+	}
+	// Of more than there is room for the newest are kept.
+	for i := range 3 * maxFresh {
+		r.receive("a", ID{9, byte(i), byte(i >> 8)}, 0)
+	}
+	r.now = r.now.Add(AnnounceEvery)
+	r.Tick(r.now)
+	last := 3*maxFresh - 1
+	if len(r.repeats) != maxFresh || len(r.repeated) != maxFresh || r.repeated[ID{9, byte(last), byte(last >> 8)}] == nil {
+		t.Errorf("%d are to be announced again, want the newest %d", len(r.repeats), maxFresh)
+	}
+}
+
 func TestReachIsBounded(t *testing.T) {
 	var peers []Peer
 	for i := range 40 {
