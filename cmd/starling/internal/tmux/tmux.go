@@ -261,18 +261,31 @@ var modes = []struct{ name, on, off string }{
 }
 
 // Restored fails the test unless the program left the terminal as it found it: every mode off that
-// was on, and the line discipline echoing lines.
+// was on, and the line discipline echoing lines. tmux may take what was written last a while after the end.
 func (t *Terminal) Restored() {
 	t.tb.Helper()
 	t.Ended()
+	var left []string
+	t.wait(func() bool {
+		left = t.left()
+		return len(left) == 0
+	})
+	for _, what := range left {
+		t.tb.Error(what)
+	}
+}
+
+// left says what of the terminal is not as it was found.
+func (t *Terminal) left() (list []string) {
+	t.tb.Helper()
 	raw := t.Raw()
 	for _, m := range modes {
 		if on := strings.LastIndex(raw, m.on); on >= 0 && strings.LastIndex(raw, m.off) < on {
-			t.tb.Errorf("%s is still on", m.name)
+			list = append(list, m.name+" is still on")
 		}
 	}
 	if got := strings.TrimSpace(t.run("display-message", "-p", "#{alternate_on} #{cursor_flag}")); got != "0 1" {
-		t.tb.Errorf("alternate screen and cursor are %q, want 0 1", got)
+		list = append(list, fmt.Sprintf("alternate screen and cursor are %q, want 0 1", got))
 	}
 	b, err := os.ReadFile(filepath.Join(t.dir, "stty"))
 	if err != nil {
@@ -280,7 +293,8 @@ func (t *Terminal) Restored() {
 	}
 	for _, flag := range []string{"echo", "icanon", "isig", "icrnl", "opost"} {
 		if !strings.Contains(" "+strings.ReplaceAll(string(b), "\n", " "), " "+flag) {
-			t.tb.Errorf("the terminal is left without %s:\n%s", flag, b)
+			list = append(list, fmt.Sprintf("the terminal is left without %s:\n%s", flag, b))
 		}
 	}
+	return list
 }
