@@ -298,7 +298,7 @@ func (e *badgerEngine) close() error {
 // could still see is kept.
 func (e *badgerEngine) compact() error {
 	e.compactors.hold()
-	defer e.compactors.mu.Unlock()
+	defer e.compactors.release()
 	if err := e.apply([]write{{key: compactKey, value: []byte{0}}}); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -22,6 +23,7 @@ type compactors struct {
 	log  *slog.Logger
 
 	mu   sync.Mutex    // held while they are stopped, by whoever stops them
+	held atomic.Int32  // how many want mu, or have it, for themselves
 	wake chan struct{} // there may be something to do; capacity 1
 	quit chan struct{}
 	done chan struct{}
@@ -77,10 +79,17 @@ func (c *compactors) rouse() {
 	}
 }
 
-// hold keeps the compactors from being stopped until mu is unlocked.
+// hold keeps the compactors from being stopped until release. A rest that begins after rouse was heeded, and
+// before mu is taken, ends by itself.
 func (c *compactors) hold() {
+	c.held.Add(1)
 	c.rouse()
 	c.mu.Lock()
+}
+
+func (c *compactors) release() {
+	c.mu.Unlock()
+	c.held.Add(-1)
 }
 
 // settled says whether no level of tables has to be compacted.
@@ -99,6 +108,9 @@ func (c *compactors) rest() bool {
 	defer c.mu.Unlock()
 	stay := func() {
 		c.gate.atRest()
+		if c.held.Load() > 0 {
+			return
+		}
 		select {
 		case <-c.wake:
 		case <-c.quit:

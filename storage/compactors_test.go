@@ -100,9 +100,15 @@ func TestCloseAtRest(t *testing.T) {
 		}
 		o.hook, o.restAfter = nil, 0
 		s = mustOpen(t, o)
-		if n := compactorsAtWork(); n != 2 {
-			t.Errorf("%d compactors work after opening, want 2", n)
+		tick, late := time.NewTicker(time.Millisecond), time.After(10*time.Second)
+		for n := compactorsAtWork(); n != 2; n = compactorsAtWork() {
+			select {
+			case <-tick.C: // their goroutines have to begin
+			case <-late:
+				t.Fatalf("%d compactors work after opening, want 2", n)
+			}
 		}
+		tick.Stop()
 		if v, err := s.GetBucket(t.Context(), "bucket", []byte("key")); err != nil || string(v) != "value" {
 			t.Errorf("after a rest: %q, %v", v, err)
 		}
