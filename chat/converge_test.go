@@ -188,12 +188,38 @@ func TestLateAndDeletedTogether(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			shown = append(shown, shownTo(t, nd, room))
+			if kept := indexRowOf(t, nd, room, slow.ID); kept != "deleted, back-dated" {
+				t.Errorf("in order %v the index has it as %s", order, kept)
+			}
 			nd.Stop()
 		}
 		if !strings.Contains(shown[0], "true") || shown[0] != shown[1] {
 			t.Error(firstDifference(shown[1], shown[0]))
 		}
 	})
+}
+
+// indexRowOf says what the stored index has of an event: both facts are in one row, whichever was noted last.
+func indexRowOf(t *testing.T, nd *chattest.Node, room chat.Target, id chat.MessageID) string {
+	t.Helper()
+	stream, err := nd.Store.LookupStream(t.Context(), "room/"+string(room.Room[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := nd.Store.GetBucket(t.Context(), "events", append(stream[:], id[:]...))
+	if err != nil || len(row) < 4 {
+		t.Fatalf("row of %d bytes, %v", len(row), err)
+	}
+	// A row begins with version, kind, flags of the record, flags of its own.
+	const bodily, backDated = 1 << 3, 1
+	var what []string
+	if row[2]&bodily != 0 {
+		what = append(what, "deleted")
+	}
+	if row[3]&backDated != 0 {
+		what = append(what, "back-dated")
+	}
+	return strings.Join(what, ", ")
 }
 
 // firstDifference shows where two dumps part.
